@@ -1,0 +1,1 @@
+"""Networks and losses. Everything here is torch; nothing here knows of Flower."""
