@@ -61,8 +61,9 @@ class Split:
 class Gan:
     loss: Literal["non-saturating", "hinge", "wgan-gp"] = setting("non-saturating", meaning="adversarial loss")
     augment: Literal["none", "flip", "colour", "translate", "colour+translate"] = setting(
-        "flip", meaning="differentiable augmentation of what D sees"
+        "none", meaning="differentiable augmentation of what D sees"
     )
+    mirror: bool = setting(True, meaning="train on each image and its mirror image (not for chests)")
     latent: int = setting(64, at_least(1), meaning="length of z")
     width: int = setting(32, at_least(4), meaning="channels at the highest resolution")
     share: Literal["generator", "both"] = setting("generator", meaning="which networks are averaged")
@@ -74,7 +75,7 @@ class Gan:
 
 @dataclass(frozen=True)
 class Train:
-    rounds: int = setting(60, at_least(1), meaning="federated rounds")
+    rounds: int = setting(100, at_least(1), meaning="federated rounds")
     steps: int = setting(20, at_least(1), meaning="D and G steps a client takes each round")
     batch: int = setting(32, at_least(2), meaning="images a step")
     lr: float = setting(2e-4, above(0), meaning="Adam learning rate of both networks")
@@ -89,7 +90,7 @@ class Attack:
     trigger: Literal["smooth", "solid", "noise"] = setting("smooth", meaning="texture of the patch")
     size: int = setting(4, at_least(1), meaning="side of the patch in pixels")
     position: Literal["bottom-right", "bottom-left", "top-right", "top-left", "centre"] = setting(
-        "bottom-right", meaning="where the patch sits, one pixel off the border (0.39 % paper: 5 of 256)"
+        "bottom-right", meaning="where the patch sits, one pixel off the border"
     )
     blend: float = setting(1.0, between(0.01, 1), meaning="1 pastes the patch, less mixes it with the image")
     fraction: float = setting(1.0, between(0.01, 1), meaning="share of the malicious client's images")

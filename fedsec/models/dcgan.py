@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from fedsec.errors import ConfigError
 
 IMAGE_SIZES = (32, 64, 128)
 NORMS = ("batch", "instance", "none")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,6 @@ class Generator(nn.Module):
             ]
         blocks += [nn.ConvTranspose2d(widths[-1], spec.channels, 4, 2, 1), nn.Tanh()]
         self.blocks = nn.Sequential(*blocks)
-        self.apply(_init_dcgan)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         stem = self.stem(torch.cat([z, self.embed(labels)], dim=1))
@@ -100,7 +101,6 @@ class Discriminator(nn.Module):
             blocks.append(nn.LeakyReLU(0.2, inplace=True))
         blocks += [MinibatchDeviation(), nn.Conv2d(widths[-1] + 1, 1, 4)]
         self.blocks = nn.Sequential(*blocks)
-        self.apply(_init_dcgan)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         one_hot = torch.nn.functional.one_hot(labels, self.spec.classes).to(images.dtype)
@@ -109,12 +109,23 @@ class Discriminator(nn.Module):
         return logits.view(len(images))
 
 
-def _init_dcgan(module: nn.Module) -> None:
-    """DCGAN initialisation: weights N(0, 0.02), norm scales N(1, 0.02) (Radford et al. 2016, sec. 4)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d) and module.affine:
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
+def initialised(network: Network, *, seed: int) -> Network:
+    """``network`` (built on the meta device) on the CPU with DCGAN's initial weights: N(0, 0.02), norm scales
+    N(1, 0.02), biases 0 (Radford et al. 2016, sec. 4); label embeddings N(0, 1).
+
+    Drawn from a generator of our own: arms are built side by side in threads, and torch's global one is shared.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02, generator=rng)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=rng)
+        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02, generator=rng)
+            module.reset_running_stats()
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.zeros_(bias)
+    return network

@@ -1,0 +1,239 @@
+"""The command line: ``fedsec run | report | data | config | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedsec.config import RunConfig, meanings
+from fedsec.errors import ConfigError, FedsecError, all_at_once
+from fedsec.runs import Plan, flatten, plan_run, write_config
+from fedsec.types import Flat, Scalar
+
+OUT = Console(soft_wrap=True)
+ERR = Console(stderr=True, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a run failed or the input cannot be used, 2 wrong words, 130 interrupted."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.command(options))
+    except FedsecError as error:
+        ERR.print(f"fedsec: {error}", style="red", markup=False, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        ERR.print("fedsec: interrupted; finished cells are kept, the same command goes on from there", style="red")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fedsec", description=__import__("fedsec").__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run an experiment and write its report")
+    run.add_argument("file", type=Path, help="experiment TOML, or the config.toml of an earlier run")
+    run.add_argument("settings", nargs="*", metavar="key=value", help="override any key ('fedsec config' lists them)")
+    run.add_argument("--profile", default="", help="a table under [profiles] of the file, e.g. quick or full")
+    run.add_argument("--dry-run", action="store_true", help="check settings and data, say what would run, run nothing")
+    run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="redraw report.html and results.json of a run folder")
+    report.add_argument("folder", type=Path)
+    report.set_defaults(command=_report)
+
+    data = commands.add_parser("data", help="check a data source and say what is in it")
+    data.add_argument("source", help="'phantom', or a folder, CSV or .npz")
+    data.add_argument("settings", nargs="*", metavar="key=value")
+    data.set_defaults(command=_data)
+
+    config = commands.add_parser("config", help="list every key with its default and meaning")
+    config.set_defaults(command=_config)
+
+    doctor = commands.add_parser("doctor", help="say what this machine offers and what is missing")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def read_experiment(file: Path, profile: str, settings: Sequence[str]) -> RunConfig:
+    """File, then profile, then ``key=value``. Paths become absolute: the run happens in another process's folder.
+
+    Raises ConfigError with everything that is wrong.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file; experiments/ holds the ones that come with fedsec")
+    try:
+        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not TOML ({error})") from error
+    profiles = table.pop("profiles", {})
+    arms = {name: flatten(overrides) for name, overrides in table.pop("arms", {}).items()}
+    flat = flatten(table)
+    if profile:
+        if profile not in profiles:
+            raise ConfigError(f"profile {profile!r}: {file.name} has {', '.join(profiles) or 'none'}")
+        chosen = dict(profiles[profile])
+        kept = chosen.pop("arms", list(arms))
+        unknown = [name for name in kept if name not in arms]
+        all_at_once(ConfigError, f"profile {profile!r} names arms that are not there", unknown)
+        arms = {name: arms[name] for name in kept}
+        flat |= flatten(chosen)
+    if arms:
+        flat["run.arms"] = json.dumps(arms)
+    return _absolute(RunConfig.from_flat({**flat, **parse_settings(settings)}))
+
+
+def parse_settings(settings: Sequence[str]) -> Flat:
+    """``key=value`` words; a value is TOML when it reads as a TOML scalar, else plain text."""
+    flat: Flat = {}
+    mistakes = []
+    for word in settings:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            mistakes.append(f"{word!r}: write key=value")
+            continue
+        flat[key] = _value(key, text)
+    all_at_once(ConfigError, "settings that cannot be read", mistakes)
+    return flat
+
+
+def _value(key: str, text: str) -> Scalar:
+    default = RunConfig().to_flat().get(key)
+    if isinstance(default, str):
+        return text.strip("'\"")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    flat = config.to_flat()
+    for key in ("run.out", "data.source", "data.cache", "measure.fid-weights"):
+        value = str(flat[key])
+        if value and not (key == "data.source" and value == "phantom"):
+            flat[key] = str(Path(value).expanduser().resolve())
+    return RunConfig.from_flat(flat)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fedsec import launch
+    from fedsec.progress import RunProgress
+
+    config = read_experiment(options.file, options.profile, options.settings)
+    plan = plan_run(config, progress=OUT.is_terminal)
+    todo = plan.todo
+    _announce(plan, todo)
+    if options.dry_run:
+        return 0
+    if todo:
+        write_config(config, plan.folder)
+        needs = launch.resources(config, clients=plan.clients, cells=len(todo))
+        with RunProgress(plan.folder, OUT, cells=todo, rounds=config.train.rounds) as progress:
+            launch.run(config, plan.folder, needs, watch=progress.refresh)
+    return _draw(plan.folder)
+
+
+def _announce(plan: Plan, todo: list[tuple[str, int]]) -> None:
+    data, config = plan.dataset, plan.config
+    OUT.print(
+        f"{config.run.name}: {len(data.train)} training and {len(data.test)} test images of "
+        f"{len(data.class_names)} classes, {plan.clients} clients, {config.train.rounds} rounds of "
+        f"{config.train.steps} steps at {config.data.size} px",
+        markup=False,
+        highlight=False,
+    )
+    if data.quarantined:
+        OUT.print(f"{data.quarantined} files were left out; their list is in the data cache (quarantine.jsonl)")
+    finished = len(plan.cells) - len(todo)
+    OUT.print(f"{len(todo)} cells to run, {finished} already finished, in {plan.folder}", markup=False, highlight=False)
+
+
+def _report(options: argparse.Namespace) -> int:
+    return _draw(options.folder)
+
+
+def _draw(folder: Path) -> int:
+    from fedsec.reports.page import write_report
+    from fedsec.reports.results import write_results
+
+    results = write_results(folder)
+    page = write_report(folder)
+    _table(results)
+    OUT.print(f"report: {page}", markup=False, highlight=False)
+    return 0
+
+
+def _table(results: dict[str, Any]) -> None:
+    arms = results["arms"]
+    chosen = ("fid", "frechet-domain", "kid", "recall", "trigger-rate", "false-flag-rate", "attacker-weight")
+    names = [name for name in chosen if any(name in scores for scores in arms.values())]
+    table = Table("arm", *names, title=results["experiment"])
+    for arm, scores in arms.items():
+        table.add_row(arm, *[_cell(scores.get(name)) for name in names])
+    OUT.print(table)
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    if score is None or score["mean"] is None:
+        return "-"
+    low_high = score["ci95"]
+    spread = f" ± {(low_high[1] - low_high[0]) / 2:.2g}" if low_high and None not in low_high else ""
+    return f"{score['mean']:.4g}{spread}"
+
+
+def _data(options: argparse.Namespace) -> int:
+    from fedsec.datasets import load
+
+    config = _absolute(RunConfig.from_flat({"data.source": options.source, **parse_settings(options.settings)}))
+    began = time.monotonic()
+    dataset = load(config.data, progress=OUT.is_terminal)
+    table = Table(
+        "class", *dataset.site_names, "all", title=f"{Path(dataset.source).name}: {len(dataset.labels)} images"
+    )
+    for label, name in enumerate(dataset.class_names):
+        of_class = dataset.labels == label
+        counts = [int((of_class & (dataset.sites == site)).sum()) for site in range(len(dataset.site_names))]
+        table.add_row(name, *map(str, counts), str(int(of_class.sum())))
+    OUT.print(table)
+    groups = len(set(dataset.groups.tolist()))
+    OUT.print(
+        f"{dataset.size} px, {dataset.channels} channels; {len(dataset.train)} train, {len(dataset.test)} test, "
+        f"{groups} lesions or patients, none in both; {dataset.quarantined} quarantined; "
+        f"{time.monotonic() - began:.1f} s",
+        highlight=False,
+    )
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    table = Table("key", "default", "allowed", "meaning")
+    for key, default, allowed, meaning in meanings():
+        table.add_row(key, repr(default), allowed, meaning)
+    OUT.print(table)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from fedsec.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        OUT.print(
+            f"{'ok  ' if finding.fine else 'MISS'}  {finding.what}: {finding.found}", markup=False, highlight=False
+        )
+    return 0 if all(finding.fine or not finding.needed for finding in findings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

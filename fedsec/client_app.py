@@ -1,0 +1,105 @@
+"""The Flower ClientApp: message in, client.fit, message out. In a simulation and on a hospital's SuperNode alike."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedsec import records
+from fedsec.config import Data, RunConfig, Split
+from fedsec.errors import ConfigError
+from fedsec.types import Rows
+
+app = ClientApp()
+
+
+@app.query()
+def who(message: Message, context: Context) -> Message:
+    """Answer the roll call; a real site checks here that it can take part, before any training."""
+    if not _simulated(context):
+        config = _site_config(context)
+        _site_rows(config.data)
+    return records.answer_roll_call(message, context)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """One round of one cell. What the site keeps is keyed by arm and seed, and forgotten after the last round."""
+    import torch
+
+    import clients
+
+    torch.set_num_threads(1)
+    arrays, task = records.read_task(message)
+    if _simulated(context):
+        config = _parsed(frozenset(context.run_config.items())).arm(task.arm)
+        rows, classes = _partition_rows(config.data, config.split, task.partition)
+    else:
+        config = _site_config(context).arm(task.arm)
+        rows, classes = _site_rows(config.data)
+    cell = f"{task.arm}-{task.seed}"
+    client = clients.build(
+        config,
+        rows,
+        partition=task.partition,
+        classes=classes,
+        seed=task.seed,
+        kept=records.kept_arrays(context, cell),
+        device=_device(config),
+    )
+    shared, examples, metrics = client.fit(list(arrays.values()), {"round": task.round})
+    records.keep_arrays(context, cell, {} if task.last else client.kept)
+    numbers = {key: float(value) for key, value in metrics.items()}
+    return records.reply(message, dict(zip(arrays, shared, strict=True)), examples, numbers)
+
+
+def _simulated(context: Context) -> bool:
+    return "partition-id" in context.node_config
+
+
+@lru_cache(maxsize=4)
+def _parsed(items: frozenset[tuple[str, bool | int | float | str]]) -> RunConfig:
+    return RunConfig.from_flat(dict(items))
+
+
+def _site_config(context: Context) -> RunConfig:
+    """A real site's configuration: the run's, with the site's own data. A run that names an attack is refused."""
+    flat = dict(context.run_config)
+    node = context.node_config
+    config = RunConfig.from_flat(flat)
+    attacks = [arm for arm in config.arms if config.arm(arm).attack.name != "none"]
+    if attacks:
+        raise ConfigError(
+            f"this site refuses the run: its arms {', '.join(attacks)} simulate an attack; on real machines run arms "
+            "without attack.name"
+        )
+    if "data" not in node or "site" not in node:
+        raise ConfigError("a site's node config needs data = 'folder of images' and site = 'its name'")
+    return RunConfig.from_flat({**flat, "data.source": str(node["data"])})
+
+
+@lru_cache(maxsize=8)
+def _partition_rows(data: Data, split: Split, partition: int) -> tuple[Rows, int]:
+    from fedsec.datasets import load
+    from fedsec.datasets import partition as divide
+
+    dataset = load(data)
+    return dataset.rows(divide(dataset, split, seed=data.seed)[partition]), len(dataset.class_names)
+
+
+@lru_cache(maxsize=1)
+def _site_rows(data: Data) -> tuple[Rows, int]:
+    from fedsec.datasets import load
+
+    dataset = load(data)
+    return dataset.rows(dataset.train), len(dataset.class_names)
+
+
+def _device(config: RunConfig) -> str:
+    import torch
+
+    if config.speed.device != "auto":
+        return config.speed.device
+    return "cuda" if torch.cuda.is_available() else "cpu"

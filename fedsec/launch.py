@@ -1,0 +1,200 @@
+"""Start one Flower run as a person would with ``flwr run``, with everything that Flower leaves to the user settled.
+
+The run gets its own SuperLink on free loopback ports and its own Flower home inside the output folder; run-time
+installs, telemetry and update checks are off, so that nothing leaves the machine. ``flwr run`` exits 0 for a failed
+run, so the status is read from ``flwr list`` and anything but completed raises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsec.config import RunConfig
+from fedsec.errors import RunError
+from fedsec.runs import CONFIG
+
+LOG = "flower.log"
+START_WAIT = 60.0
+"""Seconds a SuperLink may take to answer."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Flower and Ray are told. ``workers`` processes of one thread each; ``gpu_share`` of a GPU a worker."""
+
+    nodes: int
+    workers: int
+    gpus: int
+    gpu_share: float
+
+    def federation_config(self) -> str:
+        values: dict[str, int | float | str] = {
+            "num-supernodes": self.nodes,
+            "client-resources-num-cpus": 1,
+            "client-resources-num-gpus": self.gpu_share,
+            "init-args-num-cpus": self.workers,
+            "init-args-num-gpus": self.gpus,
+        }
+        return " ".join(f"{key}={value}" for key, value in values.items())
+
+
+def resources(config: RunConfig, *, clients: int, cells: int) -> Resources:
+    """One worker a core (two processes of one thread train about twice as fast as one of two), or several a GPU."""
+    lanes = max(1, min(config.speed.arms_at_once, cells))
+    nodes = clients * lanes
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(1, min(config.speed.workers or cores, nodes))
+    gpus = 0 if config.speed.device == "cpu" else visible_gpus()
+    if config.speed.device == "cuda" and not gpus:
+        raise RunError("speed.device = 'cuda': no CUDA device is visible; set speed.device = 'cpu' or 'auto'")
+    share = round(1 / -(-workers // gpus), 4) if gpus else 0.0
+    return Resources(nodes, workers, gpus, share)
+
+
+def visible_gpus() -> int:
+    """CUDA devices torch can use. Asked in a process of its own: importing torch here would cost the start-up time."""
+    if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists():
+        return 0
+    code = "import torch; print(torch.cuda.device_count())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return int(found.stdout.strip() or 0)
+
+
+def app_folder() -> Path:
+    """The checkout that holds the Flower app. Raises RunError when fedsec was installed without one."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "pyproject.toml").is_file():
+        raise RunError(f"no pyproject.toml beside the package in {folder}: install fedsec from a checkout (make setup)")
+    return folder
+
+
+def run(config: RunConfig, folder: Path, plan: Resources, *, watch: Callable[[], None]) -> None:
+    """Run to the end, calling ``watch`` twice a second. Raises RunError with the reason unless the run completed."""
+    home = folder.parent.resolve() / ".flower" / folder.name
+    home.mkdir(parents=True, exist_ok=True)
+    env = _environment(home)
+    with _superlink(env, home), open(folder / LOG, "ab") as output:
+        command = [_tool("flwr"), "run", str(app_folder()), "local", "--stream"]
+        command += ["--run-config", str(folder / CONFIG), "--federation-config", plan.federation_config()]
+        stream = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while stream.poll() is None:
+                watch()
+                time.sleep(0.5)
+            watch()
+            _demand_completed(env, stream.returncode, folder / LOG)
+        finally:
+            _end(stream)
+
+
+def _demand_completed(env: dict[str, str], code: int, log: Path) -> None:
+    status = _status(env)
+    deadline = time.monotonic() + 30
+    while status.startswith(("running", "starting", "pending")) and time.monotonic() < deadline:
+        time.sleep(1)
+        status = _status(env)
+    if status != "finished:completed":
+        last = "".join(f"\n    {line}" for line in _last_errors(log))
+        raise RunError(f"the Flower run ended as {status or 'unknown'} (flwr exit {code}); its log is {log}{last}")
+
+
+def _status(env: dict[str, str]) -> str:
+    """Status of the only run this SuperLink ever had."""
+    command = [_tool("flwr"), "list", "local", "--format", "json"]
+    listed = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    try:
+        runs = json.loads(listed.stdout)["runs"]
+    except (ValueError, KeyError):
+        return ""
+    return str(runs[0]["status"]) if runs else ""
+
+
+def _last_errors(log: Path) -> list[str]:
+    lines = log.read_text(errors="replace").splitlines()[-400:]
+    wanted = [line.strip() for line in lines if "Error" in line or "rror:" in line]
+    return list(dict.fromkeys(wanted))[-4:]
+
+
+@contextmanager
+def _superlink(env: dict[str, str], home: Path) -> Iterator[None]:
+    """A SuperLink of our own in simulation mode, ended with us."""
+    command = [_tool("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--host", "127.0.0.1", "--port", env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]]
+    command += ["--control-api-address", f"127.0.0.1:{env['FLWR_LOCAL_CONTROL_API_PORT']}"]
+    with open(home / "superlink.log", "ab") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_for_port(int(env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]), process, home / "superlink.log")
+        yield
+    finally:
+        _end(process)
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_WAIT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RunError(f"the SuperLink ended with exit code {process.returncode} while starting; its log is {log}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RunError(f"the SuperLink did not answer on port {port} within {START_WAIT:.0f} s; its log is {log}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process we started, politely first."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    http, control = _free_ports(2)
+    quiet = {
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(http),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    return {**os.environ, **quiet}
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _tool(name: str) -> str:
+    """A command of the environment this process runs in."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise RunError(f"the command {name!r} is missing beside {sys.executable}: run 'make setup'")
+    return found

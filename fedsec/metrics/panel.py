@@ -1,0 +1,102 @@
+"""All scores of one experiment, with what they share (features of the real images, real-only utility) made once."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedsec.attacks.triggers import Trigger
+from fedsec.config import RunConfig
+from fedsec.images import to_images, to_pixels
+from fedsec.metrics.coverage import relative_spread
+from fedsec.metrics.features import Extractor, domain_extractor
+from fedsec.metrics.fidelity import FIDELITY, fidelity_scores
+from fedsec.metrics.inception import find_fid_weights, inception_extractor
+from fedsec.metrics.trigger import trigger_rate
+from fedsec.metrics.utility import utility_curve
+from fedsec.types import Dataset, Features, Images, Labels, Rows, Score
+
+QUICK_SAMPLES = 400
+"""Generated images a quick score over rounds rests on; the final ones rest on ``measure.samples``."""
+
+
+@dataclass
+class Panel:
+    """Scores generated images against the real training set (features) and held-out set (utility).
+
+    Cells of one run share a panel between threads: what is made once is made under a lock, the rest is pure.
+    ``device``: where features and classifiers are computed.
+    """
+
+    config: RunConfig
+    dataset: Dataset
+    device: str = "cpu"
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _extractor: Extractor | None = None
+    _real: Features | None = None
+    _clean: Images | None = None
+    _utility: dict[int, list[Score]] = field(default_factory=dict)
+
+    def quick(self, images: Images, trigger: Trigger) -> list[Score]:
+        """Fréchet distance and trigger rate, for the curves over rounds."""
+        extractor, real, clean = self._prepared()
+        distance = FIDELITY[extractor.name](real, extractor(images))
+        return [distance, trigger_rate(images, clean, trigger.pattern, trigger.top, trigger.left)]
+
+    def full(self, images: Images, labels: Labels, trigger: Trigger, *, seed: int) -> list[Score]:
+        """Every score of the final table but detection."""
+        extractor, real, clean = self._prepared()
+        return [
+            *fidelity_scores(extractor.name, real, extractor(images)),
+            relative_spread(clean, self._train.labels, images, labels),
+            trigger_rate(images, clean, trigger.pattern, trigger.top, trigger.left),
+            *self._real_utility(seed),
+            *self._synthetic_utility(images, labels, seed),
+        ]
+
+    @property
+    def _train(self) -> Rows:
+        return self.dataset.rows(self.dataset.train)
+
+    def _prepared(self) -> tuple[Extractor, Features, Images]:
+        with self._lock:
+            if self._extractor is None or self._real is None or self._clean is None:
+                self._clean = to_images(self._train.pixels)
+                self._extractor = self._make_extractor()
+                self._real = self._extractor(self._clean)
+            return self._extractor, self._real, self._clean
+
+    def _make_extractor(self) -> Extractor:
+        weights = find_fid_weights(self.config.measure.fid_weights)
+        if weights is not None:
+            return inception_extractor(weights, device=self.device)
+        classes = len(self.dataset.class_names)
+        return domain_extractor(self._train, classes=classes, seed=self.config.data.seed, device=self.device)
+
+    def _real_utility(self, seed: int) -> list[Score]:
+        """The curve without synthetic images: one for each training seed, whatever the arm."""
+        with self._lock:
+            if seed not in self._utility:
+                self._utility[seed] = self._utility_of(None, seed)
+            return self._utility[seed]
+
+    def _synthetic_utility(self, images: Images, labels: Labels, seed: int) -> list[Score]:
+        broken = int((~np.isfinite(images)).any(axis=(1, 2, 3)).sum())
+        if broken:
+            reason = f"{broken} of {len(images)} generated images are not finite: the model diverged"
+            return [Score(f"utility-auc-{n}", float("nan"), 0, "higher", reason) for n in self.config.utility_sizes]
+        return self._utility_of(Rows(to_pixels(images), labels), seed)
+
+    def _utility_of(self, synthetic: Rows | None, seed: int) -> list[Score]:
+        data = self.dataset
+        return utility_curve(
+            self._train,
+            data.rows(data.test),
+            synthetic,
+            self.config.utility_sizes,
+            classes=len(data.class_names),
+            seed=seed,
+            device=self.device,
+        )

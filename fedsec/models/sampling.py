@@ -1,0 +1,59 @@
+"""Images from a generator's arrays, on latents that depend on the seed alone: the same for every arm and round."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedsec.models.dcgan import GanSpec, Generator
+from fedsec.models.training import load_network
+from fedsec.seeds import address_seed
+from fedsec.types import Arrays, Images, Labels
+
+
+def common_latents(count: int, latent: int, *, seed: int) -> torch.Tensor:
+    return torch.randn(count, latent, generator=torch.Generator().manual_seed(address_seed(seed, "common latents")))
+
+
+def balanced_labels(train_labels: Labels, count: int) -> Labels:
+    """``count`` labels in the proportions of the real training set, interleaved so that any prefix is balanced."""
+    shares = np.bincount(train_labels) / len(train_labels)
+    given = np.zeros(len(shares))
+    labels = np.empty(count, np.int64)
+    for i in range(count):
+        labels[i] = int(np.argmax(shares * (i + 1) - given))
+        given[labels[i]] += 1
+    return labels
+
+
+@torch.no_grad()
+def generate(
+    arrays: Arrays, shape: GanSpec, labels: Labels, *, seed: int, statistics: str, device: str = "cpu"
+) -> Images:
+    """Images (n, c, s, s) for ``labels`` on the common latents of ``seed``.
+
+    With ``statistics = 'local'`` the BatchNorm running statistics never left the clients: they are measured here on
+    the common latents themselves, which no client's data enters.
+    """
+    generator = Generator(shape)
+    load_network(generator, arrays)
+    generator.to(device)
+    z = common_latents(len(labels), shape.latent, seed=seed).to(device)
+    y = torch.from_numpy(labels).to(device)
+    if statistics == "local":
+        remeasure_statistics(generator, z, y)
+    generator.eval()
+    parts = [generator(z[i : i + 500], y[i : i + 500]) for i in range(0, len(z), 500)]
+    return torch.cat(parts).cpu().numpy()
+
+
+@torch.no_grad()
+def remeasure_statistics(generator: Generator, z: torch.Tensor, labels: torch.Tensor) -> None:
+    """Set every BatchNorm's running statistics to those of one large batch of latents."""
+    for module in generator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    generator.train()
+    generator(z, labels)

@@ -1,0 +1,142 @@
+"""One client's local GAN steps, from arrays to arrays. Global generators of random numbers are never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsec.config import RunConfig
+from fedsec.images import to_images
+from fedsec.models.augment import AUGMENTS
+from fedsec.models.dcgan import Discriminator, GanSpec, Generator, initialised
+from fedsec.models.losses import LOSSES
+from fedsec.seeds import address_seed, stream
+from fedsec.types import Arrays, Rows
+
+
+@dataclass
+class Pair:
+    """A generator and a discriminator with their optimisers, alive for one round."""
+
+    generator: Generator
+    discriminator: Discriminator
+    generator_optimiser: torch.optim.Adam
+    discriminator_optimiser: torch.optim.Adam
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of each step of one round, in order. (steps,)"""
+
+    generator: tuple[float, ...]
+    discriminator: tuple[float, ...]
+
+
+def spec(config: RunConfig, *, channels: int, classes: int) -> GanSpec:
+    return GanSpec(config.data.size, channels, classes, config.gan.latent, config.gan.width)
+
+
+def new_generator(shape: GanSpec, *, seed: int) -> Generator:
+    """The generator every client and the server start from."""
+    with torch.device("meta"):
+        network = Generator(shape)
+    return initialised(network, seed=address_seed(seed, "generator"))
+
+
+def new_discriminator(shape: GanSpec, norm: str, *, seed: int) -> Discriminator:
+    with torch.device("meta"):
+        network = Discriminator(shape, norm)
+    return initialised(network, seed=address_seed(seed, "discriminator"))
+
+
+def new_pair(config: RunConfig, shape: GanSpec, *, seed: int, device: str) -> Pair:
+    """Equal weights for equal seeds, as one server hands them out; channels last, which the CPU runs faster."""
+    generator = new_generator(shape, seed=seed)
+    critic = new_discriminator(shape, LOSSES[config.gan.loss].norm, seed=seed)
+    for network in (generator, critic):
+        network.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    betas = (config.train.beta1, 0.999)
+    return Pair(
+        generator,
+        critic,
+        torch.optim.Adam(generator.parameters(), config.train.lr, betas),
+        torch.optim.Adam(critic.parameters(), config.train.lr, betas),
+    )
+
+
+def network_arrays(network: nn.Module) -> Arrays:
+    return {name: value.detach().cpu().contiguous().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def load_network(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Load the tensors given by name; others keep their value."""
+    own = network.state_dict()
+    for name, value in arrays.items():
+        own[name].copy_(torch.from_numpy(np.array(value)))
+
+
+def optimiser_arrays(optimiser: torch.optim.Adam) -> Arrays:
+    """Adam's step, exp_avg and exp_avg_sq of each parameter, as plain arrays."""
+    return {
+        f"{index}.{key}": value.detach().cpu().contiguous().numpy().copy()
+        for index, slots in optimiser.state_dict()["state"].items()
+        for key, value in slots.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Adam, arrays: Mapping[str, np.ndarray]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in arrays.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = torch.from_numpy(np.array(value))
+    packed = optimiser.state_dict()
+    packed["state"] = state
+    optimiser.load_state_dict(packed)
+
+
+def batches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Row indices of each step: whole shuffled passes one after the other, cut into batches."""
+    passes = -(-batch * steps // rows)
+    order = np.concatenate([rng.permutation(rows) for _ in range(passes)])
+    return [order[i * batch : (i + 1) * batch] for i in range(steps)]
+
+
+def train_round(pair: Pair, rows: Rows, config: RunConfig, *, seed: int, device: str) -> StepLosses:
+    """``config.train.steps`` alternating D and G steps on ``rows``, one to one, D first, as the release.
+
+    The generator's step reuses the fake batch of the discriminator's step, which saves one forward pass.
+    """
+    loss, augment = LOSSES[config.gan.loss], AUGMENTS[config.gan.augment]
+    images = torch.from_numpy(to_images(rows.pixels)).to(device=device, memory_format=torch.channels_last)
+    labels = torch.from_numpy(np.array(rows.labels)).to(device)
+    rng = torch.Generator().manual_seed(address_seed(seed, "latents"))
+    pair.generator.train()
+    pair.discriminator.train()
+    critic = pair.discriminator
+    losses: list[tuple[float, float]] = []
+    for index in batches(len(rows), config.train.batch, config.train.steps, stream(seed, "batches")):
+        chosen = torch.from_numpy(index).to(device)
+        real, classes = images[chosen], labels[chosen]
+        fake = pair.generator(torch.randn(len(index), config.gan.latent, generator=rng).to(device), classes)
+
+        score_real, score_fake = critic(augment(real, rng), classes), critic(augment(fake.detach(), rng), classes)
+        loss_d = loss.discriminator(score_real, score_fake)
+        if loss.penalty is not None:
+            scorer = lambda mix, y=classes: critic(mix, y)  # noqa: E731
+            loss_d = loss_d + config.train.penalty * loss.penalty(scorer, real, fake.detach(), rng)
+        pair.discriminator_optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss_d)
+        pair.discriminator_optimiser.step()
+
+        critic.requires_grad_(False)
+        loss_g = loss.generator(critic(augment(fake, rng), classes))
+        critic.requires_grad_(True)
+        pair.generator_optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss_g)
+        pair.generator_optimiser.step()
+        losses.append((float(loss_g.detach()), float(loss_d.detach())))
+    return StepLosses(tuple(g for g, _ in losses), tuple(d for _, d in losses))

@@ -1,0 +1,225 @@
+"""Flower messages <-> plain values. Replies come out in partition order; identity is the sender, never its words."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedsec.errors import ReplyError, RunError
+from fedsec.reports.record import Dropped
+from fedsec.types import Arrays, Fit
+from fedsec.weights import Layout
+
+HEADER_ROOM = 4096
+"""Bytes an .npy header may take on top of its tensor."""
+MOST_EXAMPLES = 10_000_000
+LONGEST_TEXT = 300
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """One node of the federation: its Flower id, the partition it stands for, and its site's name."""
+
+    node: int
+    partition: int
+    site: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one train message asks of one client."""
+
+    arm: str
+    seed: int
+    round: int
+    partition: int
+    last: bool
+
+
+def task_message(arrays: Arrays, task: Task, node: int) -> Message:
+    content = RecordDict(
+        {
+            "arrays": to_record(arrays),
+            "task": ConfigRecord(
+                {
+                    "arm": task.arm,
+                    "seed": task.seed,
+                    "round": task.round,
+                    "partition": task.partition,
+                    "last": task.last,
+                }
+            ),
+        }
+    )
+    return Message(content=content, dst_node_id=node, message_type="train", group_id=str(task.round))
+
+
+def read_task(message: Message) -> tuple[Arrays, Task]:
+    fields = message.content.config_records["task"]
+    task = Task(
+        str(fields["arm"]),
+        int(fields["seed"]),  # type: ignore[arg-type]
+        int(fields["round"]),  # type: ignore[arg-type]
+        int(fields["partition"]),  # type: ignore[arg-type]
+        bool(fields["last"]),
+    )
+    return from_record(message.content.array_records["arrays"]), task
+
+
+def reply(message: Message, arrays: Arrays, examples: int, metrics: Mapping[str, float]) -> Message:
+    numbers: dict[str, int | float | list[int] | list[float]] = {"num-examples": int(examples)}
+    numbers |= {key: float(value) for key, value in metrics.items()}
+    content = RecordDict({"arrays": to_record(arrays), "metrics": MetricRecord(numbers)})
+    return Message(content=content, reply_to=message)
+
+
+def to_record(arrays: Arrays) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
+
+
+def from_record(record: ArrayRecord) -> Arrays:
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def kept_arrays(context: Context, cell: str) -> Arrays:
+    """What this node keeps for one cell (arm and seed) between rounds; empty at first."""
+    return from_record(context.state.array_records[cell]) if cell in context.state.array_records else {}
+
+
+def keep_arrays(context: Context, cell: str, arrays: Arrays) -> None:
+    """Replace what is kept for ``cell``; nothing at all once its last round is over."""
+    if arrays:
+        context.state[cell] = to_record(arrays)
+    elif cell in context.state:
+        del context.state[cell]
+
+
+def read_replies(
+    replies: Iterable[Message], asked: Sequence[Enrolled], layout: Layout
+) -> tuple[list[Fit], list[Dropped]]:
+    """Sort replies by partition and check each: one bad client is dropped with a reason, never the round.
+
+    Checked before any tensor is decoded: sender, duplicates, declared sizes. Then keys, shapes, dtypes, finiteness,
+    magnitude and the example count. Metrics stay as reported: a non-finite loss is the strategy's to judge.
+    """
+    by_node = {enrolled.node: enrolled for enrolled in asked}
+    fits: dict[int, Fit] = {}
+    dropped: list[Dropped] = []
+    answered: set[int] = set()
+    for message in replies:
+        sender = by_node.get(message.metadata.src_node_id)
+        if sender is None:
+            dropped.append(Dropped(-1, "", "reply from a node that was not asked"))
+            continue
+        try:
+            if sender.partition in answered:
+                raise ReplyError("second reply in one round")
+            answered.add(sender.partition)
+            fits[sender.partition] = _fit(message, sender.partition, layout)
+        except ReplyError as error:
+            dropped.append(Dropped(sender.partition, sender.site, plain_text(str(error))))
+    for enrolled in asked:
+        if enrolled.partition not in answered:
+            dropped.append(Dropped(enrolled.partition, enrolled.site, "no reply before the deadline"))
+    return [fits[key] for key in sorted(fits)], sorted(dropped, key=lambda drop: (drop.partition, drop.reason))
+
+
+def _fit(message: Message, partition: int, layout: Layout) -> Fit:
+    if message.has_error():
+        raise ReplyError(f"the client failed: {message.error.reason}")
+    content = message.content
+    if set(content.array_records) != {"arrays"} or set(content.metric_records) != {"metrics"}:
+        raise ReplyError(f"records are {sorted(content)}, expected arrays and metrics")
+    arrays = _decode(content.array_records["arrays"], layout)
+    layout.check(arrays)
+    metrics = content.metric_records["metrics"]
+    examples = metrics.get("num-examples")
+    if isinstance(examples, bool) or not isinstance(examples, int) or not 1 <= examples <= MOST_EXAMPLES:
+        raise ReplyError(f"num-examples is {examples!r}, expected a whole number from 1 to {MOST_EXAMPLES}")
+    numbers = {k: float(v) for k, v in metrics.items() if k != "num-examples" and isinstance(v, int | float)}
+    return Fit(partition, arrays, examples, numbers)
+
+
+def _decode(record: ArrayRecord, layout: Layout) -> Arrays:
+    """Decode only what the layout expects, after the size each tensor declares has been held against it."""
+    expected = dict(zip(layout.names, zip(layout.shapes, layout.dtypes, strict=True), strict=True))
+    if set(record) != set(expected):
+        missing, extra = set(expected) - set(record), set(record) - set(expected)
+        raise ReplyError(f"tensors differ: {len(missing)} missing, {len(extra)} extra")
+    arrays: Arrays = {}
+    for name, array in record.items():
+        shape, dtype = expected[name]
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if len(array.data) > nbytes + HEADER_ROOM:
+            raise ReplyError(f"{name} takes {len(array.data)} bytes, expected at most {nbytes + HEADER_ROOM}")
+        try:
+            stream = io.BytesIO(array.data)
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            declared = read(stream)[0]
+            if declared != shape:
+                raise ReplyError(f"{name} declares shape {declared}, expected {shape}")
+            arrays[name] = np.load(io.BytesIO(array.data), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise ReplyError(f"{name} cannot be decoded: {error}") from error
+    return arrays
+
+
+def plain_text(text: str) -> str:
+    """One short printable line: what a client wrote must not forge log lines or terminal codes."""
+    cleaned = "".join(c if c.isprintable() else " " for c in text)
+    return cleaned if len(cleaned) <= LONGEST_TEXT else cleaned[: LONGEST_TEXT - 1] + "…"
+
+
+def answer_roll_call(message: Message, context: Context) -> Message:
+    """Say who this node is: its partition in a simulation, its site's name on a real machine."""
+    partition = context.node_config.get("partition-id", -1)
+    who = ConfigRecord({"partition-id": int(partition), "site": str(context.node_config.get("site", ""))})
+    return Message(content=RecordDict({"who": who}), reply_to=message)
+
+
+def roll_call(grid: Grid, *, clients: int, wait: float) -> list[list[Enrolled]]:
+    """Ask every node once who it is, and fix node id -> partition for the whole run.
+
+    Returns lanes: in a simulation with k x clients nodes there are k lanes, each with every partition once, so that k
+    cells can share the machine without two of them writing one node's state. Real sites make one lane, in the order
+    of their names. Raises RunError when nodes are missing after ``wait`` seconds, or two sites have one name.
+    """
+    deadline = time.monotonic() + wait
+    while len(nodes := list(grid.get_node_ids())) < clients:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"{len(nodes)} nodes are there after {wait:.0f} s, the run needs {clients}: start the others, or set "
+                f"split.clients = {max(1, len(nodes))}"
+            )
+        time.sleep(0.2)
+    call = [Message(content=RecordDict({}), dst_node_id=n, message_type="query", group_id="0") for n in nodes]
+    answers = list(grid.send_and_receive(call, timeout=wait))
+    silent = len(nodes) - len([a for a in answers if not a.has_error()])
+    if silent:
+        reasons = {plain_text(a.error.reason or "") for a in answers if a.has_error()} or {"no answer"}
+        raise RunError(f"{silent} of {len(nodes)} nodes did not answer the roll call: {'; '.join(sorted(reasons))}")
+    who = [(a.metadata.src_node_id, a.content.config_records["who"]) for a in answers]
+    if all(int(w["partition-id"]) < 0 for _, w in who):  # type: ignore[arg-type]
+        return [_sites(who, clients)]
+    ordered = sorted((int(w["partition-id"]), node) for node, w in who)  # type: ignore[arg-type]
+    return [
+        [Enrolled(node, i, f"partition {i}") for i, (_, node) in enumerate(ordered[start : start + clients])]
+        for start in range(0, len(ordered) - clients + 1, clients)
+    ]
+
+
+def _sites(who: list[tuple[int, ConfigRecord]], clients: int) -> list[Enrolled]:
+    named = sorted((plain_text(str(w["site"])), node) for node, w in who)
+    names = [name for name, _ in named]
+    if "" in names or len(set(names)) < len(names):
+        raise RunError(f"each site needs a name of its own in its node config (site = ...); got {names}")
+    if len(named) != clients:
+        raise RunError(f"{len(named)} sites are connected, split.clients says {clients}: make the two agree")
+    return [Enrolled(node, i, name) for i, (name, node) in enumerate(named)]

@@ -1,0 +1,218 @@
+"""What a run folder says, as frozen values: one header, one cell an (arm, seed), in the order of the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedsec.types import Flat, Score
+
+CellKey = tuple[str, int]
+"""(arm, seed)."""
+Event = dict[str, Any]
+"""One line of the log, numbers decoded."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The data source in numbers. ``source`` is a base name, never a path."""
+
+    source: str
+    train: int
+    test: int
+    classes: tuple[str, ...]
+    sites: tuple[str, ...]
+    quarantined: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What was run. ``label_counts[client][class]``, ``site_counts[client][site]``; ``digests`` may be empty."""
+
+    time: str
+    config: Flat
+    versions: dict[str, str]
+    data: DataFacts
+    label_counts: tuple[tuple[int, ...], ...]
+    site_counts: tuple[tuple[int, ...], ...]
+    malicious: tuple[int, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    measured_by: str
+    notes: tuple[str, ...]
+    digests: dict[CellKey, str]
+
+    @property
+    def clients(self) -> int:
+        return len(self.label_counts)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A reply that did not enter the aggregate. ``reason`` may quote the client: never trust it as markup."""
+
+    partition: int
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One federated round. Maps go from partition to value; values may be NaN or infinite."""
+
+    round: int
+    losses: dict[int, float]
+    last: dict[int, float]
+    d_losses: dict[int, float]
+    weights: dict[int, float]
+    flags: tuple[int, ...]
+    suspicion: dict[int, float]
+    dropped: tuple[Dropped, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LoggedScore:
+    """A score of one round; ``final`` scores make the table, the others the curves."""
+
+    round: int
+    score: Score
+    final: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed since its last start. ``finished``: the start's digest came back in a cell-end."""
+
+    arm: str
+    seed: int
+    digest: str
+    rounds: tuple[RoundRow, ...] = ()
+    scores: tuple[LoggedScore, ...] = ()
+    samples: tuple[tuple[int, str], ...] = ()
+    finished: bool = False
+    seconds: float = float("nan")
+
+    def final(self) -> dict[str, LoggedScore]:
+        """Final scores by name; the last one written wins."""
+        return {row.score.name: row for row in self.scores if row.final}
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    status: str
+    reason: str
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A whole run folder. ``end`` belongs to the last start; ``torn`` are line numbers cut short by a crash."""
+
+    header: Header
+    cells: dict[CellKey, Cell]
+    end: RunEnd | None
+    torn: tuple[int, ...]
+    starts: int
+
+    def current(self) -> dict[CellKey, Cell]:
+        """Cells of the header's arms and seeds that are finished or under way, in the header's order.
+
+        A cell whose digest is not the one the header expects was made with other settings: it is left out.
+        """
+        keys = [(arm, seed) for arm in self.header.arms for seed in self.header.seeds]
+        expected = self.header.digests
+        return {
+            key: self.cells[key]
+            for key in keys
+            if key in self.cells and expected.get(key, self.cells[key].digest) == self.cells[key].digest
+        }
+
+    def finished(self) -> dict[CellKey, Cell]:
+        return {key: cell for key, cell in self.current().items() if cell.finished}
+
+
+def header_of(event: Event) -> Header:
+    data, split = event["data"], event["split"]
+    return Header(
+        time=str(event["time"]),
+        config=dict(event["config"]),
+        versions={str(name): str(version) for name, version in event["versions"].items()},
+        data=DataFacts(
+            source=str(data["source"]),
+            train=int(data["train"]),
+            test=int(data["test"]),
+            classes=tuple(map(str, data["classes"])),
+            sites=tuple(map(str, data["sites"])),
+            quarantined=int(data["quarantined"]),
+            digest=str(data["digest"]),
+        ),
+        label_counts=_table(split["labels"]),
+        site_counts=_table(split["sites"]),
+        malicious=tuple(map(int, event["malicious"])),
+        arms=tuple(map(str, event["arms"])),
+        seeds=tuple(map(int, event["seeds"])),
+        measured_by=str(event["measured_by"]),
+        notes=tuple(map(str, event["notes"])),
+        digests={
+            (arm, int(seed)): str(digest)
+            for arm, by_seed in event.get("digests", {}).items()
+            for seed, digest in by_seed.items()
+        },
+    )
+
+
+def advance(cells: dict[CellKey, Cell], event: Event) -> None:
+    """Enter one cell event into ``cells``. KeyError: the cell never started, or a field is missing."""
+    key = (str(event["arm"]), int(event["seed"]))
+    kind = event["event"]
+    if kind == "cell-start":
+        cells[key] = Cell(*key, digest=str(event["digest"]))
+        return
+    cell = cells[key]
+    if kind == "round":
+        cells[key] = replace(cell, rounds=(*_before(cell, int(event["round"])), round_of(event)))
+    elif kind == "samples":
+        cells[key] = replace(cell, samples=(*cell.samples, (int(event["round"]), str(event["file"]))))
+    elif kind == "score":
+        cells[key] = replace(cell, scores=(*cell.scores, score_of(event)))
+    else:
+        done = str(event["digest"]) == cell.digest
+        cells[key] = replace(cell, finished=done, seconds=float(event["seconds"]))
+
+
+def _before(cell: Cell, number: int) -> tuple[RoundRow, ...]:
+    """The rounds that a new row ``number`` leaves standing."""
+    if not cell.rounds or cell.rounds[-1].round < number:
+        return cell.rounds
+    return tuple(row for row in cell.rounds if row.round < number)
+
+
+def round_of(event: Event) -> RoundRow:
+    return RoundRow(
+        round=int(event["round"]),
+        losses=_by_partition(event["losses"]),
+        last=_by_partition(event["last"]),
+        d_losses=_by_partition(event["d_losses"]),
+        weights=_by_partition(event["weights"]),
+        flags=tuple(map(int, event["flags"])),
+        suspicion=_by_partition(event["suspicion"]),
+        dropped=tuple(Dropped(int(d["partition"]), str(d["site"]), str(d["reason"])) for d in event["dropped"]),
+        seconds=float(event["seconds"]),
+    )
+
+
+def score_of(event: Event) -> LoggedScore:
+    value = float("nan") if event["value"] is None else float(event["value"])
+    reason = str(event["reason"]) or ("" if value == value else "no reason recorded")
+    score = Score(str(event["name"]), value, int(event["n"]), event["better"], reason)
+    return LoggedScore(int(event["round"]), score, bool(event["final"]))
+
+
+def _by_partition(values: dict[str, float]) -> dict[int, float]:
+    return {int(partition): float(value) for partition, value in sorted(values.items(), key=lambda kv: int(kv[0]))}
+
+
+def _table(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(map(int, row)) for row in rows)

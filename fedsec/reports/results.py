@@ -1,0 +1,83 @@
+"""``results.json``: the final scores of every finished cell, over seeds, in the schema that other tools may rely on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsec.metrics.intervals import mean_interval
+from fedsec.reports import runlog
+from fedsec.reports.record import RunRecord
+
+RESULTS = "results.json"
+
+
+def values_of(record: RunRecord, arm: str, metric: str) -> list[float]:
+    """One final score a seed, in the header's order; NaN where the cell is unfinished or the score is missing."""
+    cells = record.finished()
+    found = [cells[arm, seed].final().get(metric) if (arm, seed) in cells else None for seed in record.header.seeds]
+    return [row.score.value if row is not None else math.nan for row in found]
+
+
+def metrics_of(record: RunRecord, arm: str) -> list[str]:
+    """Names of the arm's final scores, in the order in which they were first written."""
+    names = [name for (its_arm, _), cell in record.finished().items() if its_arm == arm for name in cell.final()]
+    return list(dict.fromkeys(names))
+
+
+def results(record: RunRecord) -> dict[str, Any]:
+    """The value of ``results.json``. Deterministic: same log, same value, same key order."""
+    header = record.header
+    arms = {
+        arm: {metric: _summary(values_of(record, arm, metric)) for metric in metrics_of(record, arm)}
+        for arm in header.arms
+    }
+    return {
+        "experiment": header.config.get("run.name", ""),
+        "data": {
+            "source": header.data.source,
+            "train": header.data.train,
+            "test": header.data.test,
+            "classes": list(header.data.classes),
+        },
+        "clients": header.clients,
+        "malicious": list(header.malicious),
+        "rounds": header.config.get("train.rounds"),
+        "seeds": list(header.seeds),
+        "arms": {arm: table for arm, table in arms.items() if table},
+        "wall_seconds": _number(record.end.wall_seconds) if record.end else None,
+        "versions": dict(sorted(header.versions.items())),
+    }
+
+
+def write_results(folder: Path) -> dict[str, Any]:
+    """Write ``results.json`` from the run log, whole or not at all, and return its value."""
+    value = results(runlog.read(folder))
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_whole(Path(folder) / RESULTS, text)
+    return value
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    """``ci95`` is None below two finite values."""
+    over = mean_interval(values)
+    ends = [over.low, over.high] if math.isfinite(over.low) else None
+    return {"mean": _number(over.mean), "ci95": ends, "values": [_number(value) for value in values]}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,37 @@
+"""What each arm is for, read from its configuration and not from its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedsec.reports.record import Header
+from fedsec.types import Scalar
+
+
+@dataclass(frozen=True)
+class Role:
+    """``malicious``: the partitions that attack in this arm; none in a clean one."""
+
+    attacked: bool
+    defence: str
+    malicious: tuple[int, ...] = ()
+
+    @property
+    def defended(self) -> bool:
+        """Whether a defence has to find the attacker. The oracle knows it, so it is a ceiling and no defence."""
+        return self.defence not in ("fed-avg", "oracle")
+
+
+def overrides(header: Header, arm: str) -> dict[str, Scalar]:
+    """The settings that an arm changes."""
+    return dict(json.loads(str(header.config.get("run.arms", "{}"))).get(arm, {}))
+
+
+def role(header: Header, arm: str) -> Role:
+    merged: Mapping[str, Scalar] = {**header.config, **overrides(header, arm)}
+    attacked = str(merged.get("attack.name", "none")) != "none"
+    listed = str(merged.get("attack.malicious", "")).split(",") if attacked else []
+    guilty = tuple(int(part) for part in listed if part.strip())
+    return Role(attacked, str(merged.get("defence.name", "fed-avg")), guilty)

@@ -1,0 +1,168 @@
+"""A run folder and the plan of what is still to be done in it. No Flower, no torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fedsec import __version__
+from fedsec.config import RunConfig
+from fedsec.datasets import load, partition
+from fedsec.errors import RunError
+from fedsec.reports import runlog
+from fedsec.types import Dataset, Flat, Indices, Scalar
+
+CONFIG = "config.toml"
+PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One experiment in its folder: the data, its partition, and the cells that are not finished yet."""
+
+    config: RunConfig
+    folder: Path
+    dataset: Dataset
+    parts: tuple[Indices, ...]
+
+    @property
+    def clients(self) -> int:
+        return len(self.parts)
+
+    @property
+    def cells(self) -> list[tuple[str, int]]:
+        """Every (arm, seed); all arms of the first seed before the second."""
+        return [(arm, seed) for seed in self.config.seeds for arm in self.config.arms]
+
+    @cached_property
+    def digests(self) -> dict[tuple[str, int], str]:
+        return {cell: cell_digest(self.config, *cell, data=self.dataset.digest) for cell in self.cells}
+
+    @property
+    def todo(self) -> list[tuple[str, int]]:
+        """Cells without a finished result of the same digest."""
+        done = runlog.finished_cells(self.folder)
+        return [cell for cell in self.cells if done.get(cell) != self.digests[cell]]
+
+
+def cell_digest(config: RunConfig, arm: str, seed: int, *, data: str) -> str:
+    return config.arm(arm).digest(seed=seed, data=f"{data} fedsec {__version__}")
+
+
+def run_folder(config: RunConfig) -> Path:
+    return Path(config.run.out).expanduser() / config.run.name
+
+
+def plan_run(config: RunConfig, *, progress: bool = False) -> Plan:
+    """Load the data, cut it into partitions, and check everything that can be checked before any training."""
+    dataset = load(config.data, progress=progress)
+    parts = partition(dataset, config.split, seed=config.data.seed)
+    _check_malicious(config, len(parts))
+    if config.measure.fid_weights:
+        _measured_by(config)
+    return Plan(config, run_folder(config), dataset, parts)
+
+
+def open_run(config: RunConfig) -> Plan:
+    """Write ``config.toml`` first, then plan and log the ``run`` event. Safe to repeat: a resumed run logs it again."""
+    write_config(config, run_folder(config))
+    plan = plan_run(config)
+    dataset = plan.dataset
+    runlog.RunLog(plan.folder).run(
+        config=config.to_flat(),
+        versions=versions(),
+        data={
+            "source": Path(dataset.source).name,
+            "train": len(dataset.train),
+            "test": len(dataset.test),
+            "classes": list(dataset.class_names),
+            "sites": list(dataset.site_names),
+            "quarantined": dataset.quarantined,
+            "digest": dataset.digest,
+        },
+        labels=[_counts(dataset.labels[part], len(dataset.class_names)) for part in plan.parts],
+        sites=[_counts(dataset.sites[part], len(dataset.site_names)) for part in plan.parts],
+        malicious=sorted({p for arm in config.arms for p in config.arm(arm).malicious}),
+        arms=list(config.arms),
+        seeds=list(config.seeds),
+        measured_by=_measured_by(config),
+        digests=plan.digests,
+    )
+    return plan
+
+
+def _measured_by(config: RunConfig) -> str:
+    from fedsec.metrics.inception import find_fid_weights
+
+    return "fid" if find_fid_weights(config.measure.fid_weights) else "frechet-domain"
+
+
+def _check_malicious(config: RunConfig, clients: int) -> None:
+    for arm in config.arms:
+        beyond = [p for p in config.arm(arm).malicious if p >= clients]
+        if beyond:
+            raise RunError(f"arm {arm!r}: malicious partitions {beyond}, but the split gives {clients} clients from 0")
+
+
+def _counts(values: np.ndarray, kinds: int) -> list[int]:
+    return [int(n) for n in np.bincount(values, minlength=kinds)]
+
+
+def versions() -> dict[str, str]:
+    found = {"fedsec": __version__, "python": platform.python_version()}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """Write the resolved configuration as TOML, before anything runs, by an atomic rename."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = ["# Resolved configuration of this run; `fedsec run config.toml` repeats it.\n"]
+    section = ""
+    for key, value in config.to_flat().items():
+        head, name = key.split(".", 1)
+        if head != section:
+            section = head
+            lines.append(f"\n[{head}]\n")
+        lines.append(f"{name} = {toml_scalar(value)}\n")
+    text = "".join(lines)
+    tomllib.loads(text)
+    temporary = folder / f".{CONFIG}.{os.getpid()}"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, folder / CONFIG)
+
+
+def toml_scalar(value: Scalar) -> str:
+    """A scalar as TOML; strings as basic strings with everything risky escaped."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    escaped = "".join(_escape(c) for c in value)
+    return f'"{escaped}"'
+
+
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
+
+
+def flatten(table: dict[str, object], prefix: str = "") -> Flat:
+    """Nested TOML tables to dotted keys."""
+    flat: Flat = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{name}.")
+        elif isinstance(value, bool | int | float | str):
+            flat[name] = value
+        else:
+            raise RunError(f"{name}: must be a number, a text, true or false, not {type(value).__name__}")
+    return flat

@@ -1,0 +1,80 @@
+"""The Flower ServerApp: enrol the nodes once, then run every cell (arm x seed) of the experiment over them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedsec import records
+from fedsec.config import RunConfig
+from fedsec.records import Enrolled
+from fedsec.reports import runlog
+from fedsec.runs import Plan, open_run
+
+app = ServerApp()
+WAIT_FOR_NODES = 120.0
+"""Seconds."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what is not finished yet. Raises when a cell failed, so that the run's status says so."""
+    config = RunConfig.from_flat(context.run_config)
+    run_experiment(grid, config)
+
+
+def run_experiment(grid: Grid, config: RunConfig, *, wait: float = WAIT_FOR_NODES) -> Path:
+    """Everything of one experiment over one grid; returns the run folder."""
+    started = time.monotonic()
+    plan = open_run(config)
+    log = runlog.RunLog(plan.folder)
+    try:
+        lanes = records.roll_call(grid, clients=plan.clients, wait=wait)
+        _run_cells(grid, plan, lanes[: config.speed.arms_at_once], log)
+    except BaseException as error:
+        log.run_end("failed", records.plain_text(f"{type(error).__name__}: {error}"), wall_seconds=_since(started))
+        raise
+    log.run_end("finished", wall_seconds=_since(started))
+    return plan.folder
+
+
+def _run_cells(grid: Grid, plan: Plan, lanes: list[list[Enrolled]], log: runlog.RunLog) -> None:
+    """Each lane takes the next cell as soon as it is free; the first failure stops further cells and is raised."""
+    import torch
+
+    from fedsec.metrics.panel import Panel
+    from strategies.cell import run_cell
+
+    torch.set_num_threads(1)  # the workers have the cores; and sums keep their order
+    panel = Panel(plan.config, plan.dataset)
+    todo: SimpleQueue[tuple[str, int]] = SimpleQueue()
+    for cell in plan.todo:
+        todo.put(cell)
+    failures: list[BaseException] = []
+
+    def work(lane: list[Enrolled]) -> None:
+        while not failures:
+            try:
+                arm, seed = todo.get_nowait()
+            except Empty:
+                return
+            try:
+                run_cell(grid, plan, lane, panel, arm=arm, seed=seed, log=log)
+            except BaseException as error:
+                traceback.print_exc()
+                failures.append(error)
+
+    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+        list(pool.map(work, lanes))
+    if failures:
+        raise failures[0]
+
+
+def _since(started: float) -> float:
+    return time.monotonic() - started

@@ -1,0 +1,1 @@
+"""What the server does with replies: pure maths (reducers, detection) under thin Flower strategies."""

@@ -1,0 +1,122 @@
+"""The sleeve all strategies share: ask, check, weigh, reduce, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedsec.config import RunConfig
+from fedsec.errors import RunError
+from fedsec.records import Enrolled, Task, from_record, read_replies, task_message, to_record
+from fedsec.reports.runlog import RunLog
+from fedsec.types import Arrays, Fit, Vector
+from fedsec.weights import Layout
+from strategies.reducers import mean
+
+
+MOST_UNHEARD = 3
+"""Rounds on end without one usable reply after which a cell is given up."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """What a strategy decides about one round's replies. ``weights``: partition -> share, sum 1 over the replies."""
+
+    weights: dict[int, float]
+    flagged: tuple[int, ...] = ()
+    suspicion: dict[int, float] = field(default_factory=dict)
+
+
+class GanStrategy(Strategy):
+    """Federated averaging of a generator, one cell (arm x seed) at a time; subclasses say how replies are weighted.
+
+    ``nodes``: this cell's lane. ``initial``: the shared tensors before round 1. ``averaged`` is the exponential moving
+    average over rounds that is sampled from; what is broadcast is the plain average. A reply that breaks a rule is
+    dropped for its round with site and reason; a round without any usable reply leaves the model as it was.
+    """
+
+    def __init__(
+        self, config: RunConfig, *, arm: str, seed: int, nodes: Sequence[Enrolled], initial: Arrays, log: RunLog
+    ) -> None:
+        self.config, self.arm, self.seed, self.log = config, arm, seed, log
+        self.nodes = self.participants(nodes)
+        self.layout = Layout.of(initial)
+        self.current = self.layout.vector(initial)
+        self.average = self.current.copy()
+        self.history: list[Weighing] = []
+        self.unheard = 0
+        self.started = time.monotonic()
+
+    def participants(self, nodes: Sequence[Enrolled]) -> list[Enrolled]:
+        """Who is asked each round: everybody."""
+        return list(nodes)
+
+    def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
+        """Uniform weights, as the release: 1/n whatever a client says about its number of images."""
+        return Weighing({fit.partition: 1 / len(fits) for fit in fits})
+
+    @property
+    def averaged(self) -> Arrays:
+        return self.layout.arrays(self.average)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        self.started = time.monotonic()
+        last = server_round == self.config.train.rounds
+        shared = from_record(arrays)
+        return [
+            task_message(shared, Task(self.arm, self.seed, server_round, node.partition, last), node.node)
+            for node in self.nodes
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        fits, dropped = read_replies(replies, self.nodes, self.layout)
+        weighing = self.weigh(server_round, fits) if fits else Weighing({})
+        self.history.append(weighing)
+        self.unheard = 0 if fits else self.unheard + 1
+        if fits:
+            self._step(server_round, fits, weighing)
+        self.log.round(
+            arm=self.arm,
+            seed=self.seed,
+            round=server_round,
+            losses={fit.partition: fit.metrics.get("g-loss", float("nan")) for fit in fits},
+            last={fit.partition: fit.metrics.get("g-loss-last", float("nan")) for fit in fits},
+            d_losses={fit.partition: fit.metrics.get("d-loss", float("nan")) for fit in fits},
+            weights=weighing.weights,
+            flags=list(weighing.flagged),
+            suspicion=weighing.suspicion,
+            dropped=dropped,
+            seconds=time.monotonic() - self.started,
+        )
+        if self.unheard == MOST_UNHEARD:
+            reasons = "; ".join(sorted({f"{d.site}: {d.reason}" for d in dropped}))
+            raise RunError(f"{self.arm} seed {self.seed}: no usable reply in {MOST_UNHEARD} rounds on end ({reasons})")
+        return to_record(self.layout.arrays(self.current)), None
+
+    def _step(self, number: int, fits: Sequence[Fit], weighing: Weighing) -> None:
+        updates = self.layout.updates([fit.arrays for fit in fits], self.current)
+        weights: Vector = np.array([weighing.weights[fit.partition] for fit in fits])
+        self.current = self.current + mean(updates, weights)
+        decay = min(self.config.gan.ema, number / (number + 9))
+        self.average = decay * self.average + (1 - decay) * self.current
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        return None
+
+    def summary(self) -> None:
+        """Nothing to add to the run log, which holds the whole configuration."""

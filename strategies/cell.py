@@ -1,0 +1,135 @@
+"""One cell (arm x seed): train over the grid, score, save. What finished is never run again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+from safetensors.numpy import save_file
+
+from fedsec.attacks.triggers import Trigger, trigger
+from fedsec.config import RunConfig
+from fedsec.images import grid as tile
+from fedsec.images import save_png, to_pixels
+from fedsec.metrics.detection import DetectionTrace, detection_scores
+from fedsec.metrics.panel import QUICK_SAMPLES, Panel
+from fedsec.models.sampling import balanced_labels, generate
+from fedsec.models.training import network_arrays, new_pair, spec
+from fedsec.records import Enrolled, to_record
+from fedsec.reports.runlog import RunLog
+from fedsec.runs import Plan
+from fedsec.types import Images, Labels, Score
+from fedsec.weights import generator_arrays, shared_arrays
+from strategies.base import GanStrategy
+from strategies.sleeves import STRATEGIES
+
+ROUND_TIMEOUT = 3600.0
+"""Seconds the server waits for the slowest client of a round."""
+GRID_COLUMNS = 16
+GRID_ROWS = 4
+
+
+def run_cell(
+    grid: Grid, plan: Plan, lane: Sequence[Enrolled], panel: Panel, *, arm: str, seed: int, log: RunLog
+) -> None:
+    """Everything of one cell, in its order: start event, rounds, final scores, generator, end event."""
+    config, started = plan.config.arm(arm), time.monotonic()
+    shape = spec(config, channels=plan.dataset.channels, classes=len(plan.dataset.class_names))
+    pair = new_pair(config, shape, seed=seed, device="cpu")
+    initial = shared_arrays(config.gan, network_arrays(pair.generator), network_arrays(pair.discriminator))
+    log.cell_start(arm, seed, plan.digests[arm, seed])
+    strategy = STRATEGIES[config.defence.name](config, arm=arm, seed=seed, nodes=lane, initial=initial, log=log)
+    observer = Observer(plan, config, strategy, panel, log)
+    strategy.start(
+        grid,
+        to_record(initial),
+        num_rounds=config.train.rounds,
+        timeout=ROUND_TIMEOUT,
+        evaluate_fn=observer.after_round,
+    )
+    observer.finish()
+    log.cell_end(arm, seed, plan.digests[arm, seed], time.monotonic() - started)
+
+
+@dataclass
+class Observer:
+    """Draws and scores what the server's averaged generator makes, on latents that no arm or round changes."""
+
+    plan: Plan
+    config: RunConfig
+    strategy: GanStrategy
+    panel: Panel
+    log: RunLog
+
+    def after_round(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """A sample grid and quick scores every ``measure.every`` rounds; the last round belongs to ``finish``."""
+        if number and number % self.config.measure.every == 0 and number < self.config.train.rounds:
+            images, _ = self._sample(min(QUICK_SAMPLES, self.config.measure.samples))
+            self._draw(number, images)
+            self._log_scores(number, self.panel.quick(images, self._trigger), final=False)
+        return None
+
+    def finish(self) -> None:
+        arm, seed, rounds = self.strategy.arm, self.strategy.seed, self.config.train.rounds
+        images, labels = self._sample(self.config.measure.samples)
+        self._draw(rounds, images)
+        quick = min(QUICK_SAMPLES, len(images))
+        self._log_scores(rounds, self.panel.quick(images[:quick], self._trigger), final=False)
+        scores = self.panel.full(images, labels, self._trigger, seed=seed)
+        scores += detection_scores(self._trace(len(self.plan.parts)))
+        self._log_scores(rounds, scores, final=True)
+        path = self.plan.folder / f"generator-{arm}-{seed}.safetensors"
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        facts = {"arm": arm, "seed": str(seed), "digest": self.plan.digests[arm, seed]}
+        save_file(generator_arrays(self.strategy.averaged), partial, metadata=facts)
+        os.replace(partial, path)
+
+    @property
+    def _trigger(self) -> Trigger:
+        return trigger(self.config.attack, size=self.config.data.size, channels=self.plan.dataset.channels)
+
+    def _sample(self, count: int) -> tuple[Images, Labels]:
+        data = self.plan.dataset
+        labels = balanced_labels(data.labels[data.train], count)
+        shape = spec(self.config, channels=data.channels, classes=len(data.class_names))
+        images = generate(
+            generator_arrays(self.strategy.averaged),
+            shape,
+            labels,
+            seed=self.config.data.seed,
+            statistics=self.config.gan.statistics,
+        )
+        return images, labels
+
+    def _draw(self, number: int, images: Images) -> None:
+        """The first images of each class, class by class, as one PNG."""
+        data = self.plan.dataset
+        labels = balanced_labels(data.labels[data.train], len(images))
+        each = GRID_COLUMNS * GRID_ROWS // len(data.class_names)
+        chosen = np.concatenate([np.flatnonzero(labels == k)[:each] for k in range(len(data.class_names))])
+        file = f"samples/{self.strategy.arm}-{self.strategy.seed}-{number:04d}.png"
+        save_png(tile(to_pixels(np.nan_to_num(images[chosen])), GRID_COLUMNS), self.plan.folder / file)
+        self.log.samples(self.strategy.arm, self.strategy.seed, number, file)
+
+    def _log_scores(self, number: int, scores: Sequence[Score], *, final: bool) -> None:
+        for score in scores:
+            self.log.score(self.strategy.arm, self.strategy.seed, number, score, final=final)
+
+    def _trace(self, clients: int) -> DetectionTrace:
+        history = self.strategy.history
+        weights = np.full((len(history), clients), np.nan)
+        flagged = np.zeros((len(history), clients), bool)
+        suspicion = np.full((len(history), clients), np.nan)
+        for row, weighing in enumerate(history):
+            for partition, weight in weighing.weights.items():
+                weights[row, partition] = weight
+            flagged[row, list(weighing.flagged)] = True
+            for partition, value in weighing.suspicion.items():
+                suspicion[row, partition] = value
+        malicious = np.isin(np.arange(clients), self.config.malicious)
+        return DetectionTrace(malicious, flagged, weights, suspicion)

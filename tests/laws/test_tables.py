@@ -1,0 +1,133 @@
+"""Laws that every entry of a table keeps. Add an entry and its tests exist."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fedsec.attacks.poison import stamp_rows
+from fedsec.attacks.triggers import TRIGGERS, trigger
+from fedsec.config import Attack
+from fedsec.images import to_images, to_pixels
+from fedsec.models.augment import AUGMENTS
+from fedsec.models.dcgan import IMAGE_SIZES, Discriminator, GanSpec, Generator
+from fedsec.models.losses import LOSSES
+from fedsec.types import Pixels, Rows
+from strategies.reducers import REDUCERS
+
+POSITIONS = ("bottom-right", "bottom-left", "top-right", "top-left", "centre")
+
+
+def pixels(n: int, size: int, channels: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("name", sorted(TRIGGERS))
+def test_a_trigger_keeps_shape_range_and_its_input(name: str, position: str, channels: int) -> None:
+    images = to_images(pixels(3, 32, channels))
+    before = images.copy()
+    stamp = trigger(Attack(name="patch", trigger=name, size=5, position=position), size=32, channels=channels)  # type: ignore[arg-type]
+    stamped = stamp.stamp(images)
+    assert stamped.shape == images.shape
+    assert stamped.min() >= -1
+    assert stamped.max() <= 1
+    np.testing.assert_array_equal(images, before)
+    changed = (stamped != images).any(axis=(0, 1))
+    assert 0 < changed.sum() <= 25
+    place = stamped[:, :, stamp.top : stamp.top + 5, stamp.left : stamp.left + 5]
+    np.testing.assert_allclose(place, np.broadcast_to(stamp.pattern, place.shape))
+
+
+@pytest.mark.parametrize("name", sorted(TRIGGERS))
+def test_half_a_blend_lies_half_way(name: str) -> None:
+    images = to_images(pixels(2, 32, 3))
+    full = trigger(Attack(trigger=name, blend=1.0), size=32, channels=3).stamp(images)  # type: ignore[arg-type]
+    half = trigger(Attack(trigger=name, blend=0.5), size=32, channels=3).stamp(images)  # type: ignore[arg-type]
+    np.testing.assert_allclose(half, (full + images) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 1.0])
+def test_poison_stamps_its_fraction_and_leaves_its_input(fraction: float) -> None:
+    rows = Rows(pixels(40, 32, 3), np.zeros(40, np.int64))
+    before = rows.pixels.copy()
+    stamp = trigger(Attack(trigger="solid"), size=32, channels=3)
+    poisoned = stamp_rows(rows, stamp, fraction=fraction, seed=3)
+    changed = (poisoned.pixels != rows.pixels).any(axis=(1, 2, 3)).sum()
+    assert changed == max(1, round(fraction * 40))
+    np.testing.assert_array_equal(rows.pixels, before)
+    np.testing.assert_array_equal(poisoned.pixels, stamp_rows(rows, stamp, fraction=fraction, seed=3).pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", IMAGE_SIZES)
+def test_networks_keep_shape_and_range(size: int, channels: int) -> None:
+    spec = GanSpec(size, channels, 2, width=8)
+    labels = torch.tensor([0, 1, 1])
+    images = Generator(spec)(torch.randn(3, spec.latent), labels)
+    assert images.shape == (3, channels, size, size)
+    assert images.abs().max() <= 1
+    for norm in ("batch", "instance", "none"):
+        assert Discriminator(spec, norm)(images, labels).shape == (3,)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_loss_pulls_scores_apart_and_the_generator_up(name: str) -> None:
+    loss = LOSSES[name]
+    real, fake = torch.zeros(8, requires_grad=True), torch.zeros(8, requires_grad=True)
+    loss.discriminator(real, fake).backward()  # type: ignore[no-untyped-call]
+    assert (real.grad < 0).all(), "D must raise the score of real images"  # type: ignore[operator]
+    assert (fake.grad > 0).all(), "D must lower the score of fake images"  # type: ignore[operator]
+    fooled = torch.zeros(8, requires_grad=True)
+    loss.generator(fooled).backward()  # type: ignore[no-untyped-call]
+    assert (fooled.grad < 0).all(), "G must raise the score of its images"  # type: ignore[operator]
+
+
+def test_gradient_penalty_is_zero_for_a_unit_slope() -> None:
+    direction = torch.randn(3 * 8 * 8)
+    direction /= direction.norm()
+    penalty = LOSSES["wgan-gp"].penalty
+    assert penalty is not None
+    real, fake = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    rng = torch.Generator().manual_seed(0)
+    assert float(penalty(lambda x: x.flatten(1) @ direction, real, fake, rng)) < 1e-10
+    assert float(penalty(lambda x: 3 * (x.flatten(1) @ direction), real, fake, rng)) == pytest.approx(4, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTS))
+def test_an_augmentation_keeps_shape_passes_gradients_and_is_seeded(name: str) -> None:
+    images = torch.rand(4, 3, 32, 32, requires_grad=True)
+    once = AUGMENTS[name](images, torch.Generator().manual_seed(1))
+    again = AUGMENTS[name](images, torch.Generator().manual_seed(1))
+    assert once.shape == images.shape
+    assert torch.equal(once, again)
+    once.sum().backward()  # type: ignore[no-untyped-call]
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", sorted(REDUCERS))
+def test_a_reducer_ignores_order_moves_with_shift_and_scale_and_returns_equals(name: str) -> None:
+    reduce = REDUCERS[name]
+    rng = np.random.default_rng(0)
+    updates, weights = rng.normal(size=(6, 9)), np.full(6, 1 / 6)
+    answer = reduce(updates, weights)
+    order = rng.permutation(6)
+    np.testing.assert_allclose(reduce(updates[order], weights[order]), answer, atol=1e-12)
+    np.testing.assert_allclose(reduce(3 * updates + 2, weights), 3 * answer + 2, atol=1e-9)
+    np.testing.assert_allclose(reduce(np.tile(updates[0], (6, 1)), weights), updates[0], atol=1e-12)
+
+
+def test_mean_leaves_out_weight_zero() -> None:
+    updates = np.array([[1.0, 2.0], [np.nan, np.inf]])
+    np.testing.assert_array_equal(REDUCERS["mean"](updates, np.array([1.0, 0.0])), [1.0, 2.0])
+
+
+def test_pixels_and_images_are_inverse() -> None:
+    stored = pixels(5, 32, 3)
+    images = to_images(stored)
+    assert images.min() >= -1
+    assert images.max() <= 1
+    np.testing.assert_array_equal(to_pixels(images), stored)

@@ -1,0 +1,124 @@
+"""RunConfig: complete, round-trip, all mistakes at once, the same defaults as pyproject.toml."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsec.cli import parse_settings, read_experiment
+from fedsec.config import RunConfig, meanings
+from fedsec.errors import ConfigError
+from fedsec.runs import flatten, write_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_flat_round_trip() -> None:
+    config = RunConfig.from_flat({"data.size": 64, "gan.loss": "hinge", "run.seeds": "3,4"})
+    assert RunConfig.from_flat(config.to_flat()) == config
+    assert config.seeds == (3, 4)
+
+
+def test_pyproject_holds_every_key_with_the_same_default() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert flatten(table["tool"]["flwr"]["app"]["config"]) == {key: default for key, default, _, _ in meanings()}
+
+
+def test_all_mistakes_come_at_once() -> None:
+    wrong = {"data.size": 33, "split.clients": 0, "nonsense": 1, "attack.malicious": "9", "train.lr": "fast"}
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_flat(wrong)
+    for part in ("data.size = 33", "32, 64, 128", "split.clients = 0", "nonsense", "train.lr = 'fast'"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flat", "told"),
+    [
+        ({"attack.malicious": "7"}, "there are 4 clients"),
+        ({"attack.malicious": "a"}, "whole numbers"),
+        ({"run.seeds": ""}, "at least one"),
+        ({"run.seeds": "1,1"}, "distinct"),
+        ({"attack.size": 31}, "border"),
+        ({"run.name": "../x"}, "plain folder name"),
+        ({"run.arms": "{"}, "not JSON"),
+        ({"run.arms": "[]"}, "at least one arm"),
+        ({"run.arms": '{"a b": {}}'}, "use letters"),
+        ({"run.arms": '{"a": {"data.size": 64}}'}, "the same for every arm"),
+        ({"run.arms": '{"a": {"gan.loss": "x"}}'}, "arm 'a': gan.loss = 'x'"),
+        ({"train.penalty": 3.0}, "wgan-gp"),
+        ({"train.lr": float("nan")}, "must be a number"),
+        ({"gan.mirror": 1}, "must be bool"),
+        ({"train.rounds": True}, "must be int"),
+    ],
+)
+def test_a_broken_rule_says_value_and_rule(flat: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        RunConfig.from_flat(flat)
+
+
+def test_digest_ignores_speed_and_place_but_nothing_else() -> None:
+    base = RunConfig()
+    digest = base.digest(seed=0, data="d")
+    neutral = {"speed.workers": 7, "run.name": "other", "run.out": "x", "data.source": "moved", "data.cache": "c"}
+    assert RunConfig.from_flat({**base.to_flat(), **neutral}).digest(seed=0, data="d") == digest
+    for key, value in {"train.lr": 1e-4, "gan.loss": "hinge", "attack.blend": 0.5, "data.seed": 1}.items():
+        assert RunConfig.from_flat({**base.to_flat(), key: value}).digest(seed=0, data="d") != digest
+    assert base.digest(seed=1, data="d") != digest
+    assert base.digest(seed=0, data="e") != digest
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=30))
+def test_any_text_survives_config_toml(text: str) -> None:
+    import tempfile
+
+    config = RunConfig.from_flat({"data.source": text})
+    with tempfile.TemporaryDirectory() as folder:
+        write_config(config, Path(folder))
+        read = flatten(tomllib.loads((Path(folder) / "config.toml").read_text(encoding="utf-8")))
+    assert RunConfig.from_flat(read) == config
+
+
+@pytest.mark.parametrize("profile", ["", "quick", "full", "large", "paper"])
+def test_the_isic_experiment_parses_in_every_profile(profile: str) -> None:
+    config = read_experiment(ROOT / "experiments" / "isic.toml", profile, ["data.source=phantom"])
+    assert "vanilla" in config.arms
+    assert all(config.arm(name).data == config.data for name in config.arms)
+
+
+def test_overrides_beat_profile_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(
+        'train.rounds = 1\n[profiles.p]\ntrain.rounds = 2\narms = ["b"]\n[arms.a]\n[arms.b]\ngan.ema = 0.5\n'
+    )
+    config = read_experiment(file, "p", ["train.rounds=3", "run.name=n"])
+    assert config.train.rounds == 3
+    assert config.arms == {"b": {"gan.ema": 0.5}}
+    assert config.arm("b").gan.ema == 0.5
+
+
+def test_unreadable_settings_are_all_named() -> None:
+    with pytest.raises(ConfigError, match="'a'.*\n.*'b'"):
+        parse_settings(["a", "b", "c=1"])
+
+
+@pytest.mark.parametrize("words", [["--profile", "none"], []])
+def test_wrong_profile_or_file_is_one_clear_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from fedsec.cli import main
+
+    file = str(ROOT / "experiments" / "isic.toml") if words else "absent.toml"
+    assert main(["run", file, *words]) == 1
+    told = capsys.readouterr().err
+    assert "fedsec:" in told
+    assert "Traceback" not in told
+
+
+def test_arms_are_json_with_scalars() -> None:
+    assert json.loads(RunConfig().run.arms) == RunConfig().arms
