@@ -25,7 +25,12 @@ ERR = Console(stderr=True, soft_wrap=True)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a run failed or the input cannot be used, 2 wrong words, 130 interrupted."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if [word for word in rest if word.startswith("-")] or (rest and not hasattr(options, "settings")):
+        parser.error(f"unknown words: {' '.join(rest)}")
+    if rest:
+        options.settings = [*options.settings, *rest]
     try:
         return int(options.command(options))
     except FedsecError as error:

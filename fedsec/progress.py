@@ -45,7 +45,7 @@ class RunProgress:
         """Read what was appended since the last look; nothing to do while the log has not grown."""
         path = self.folder / runlog.EVENTS
         size = path.stat().st_size if path.exists() else 0
-        if size == self.size:
+        if size in (0, self.size):
             return
         self.size = size
         record = runlog.read(self.folder)

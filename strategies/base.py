@@ -19,7 +19,6 @@ from fedsec.types import Arrays, Fit, Vector
 from fedsec.weights import Layout
 from strategies.reducers import mean
 
-
 MOST_UNHEARD = 3
 """Rounds on end without one usable reply after which a cell is given up."""
 

@@ -10,18 +10,19 @@ cut ``x`` from what lies below it in
 cuts on average: no seed, no sampling noise, no dependence on the order of clients. Departures from scikit-learn's
 forest, each the cure of a measured fault (papers/feddetect.md 4.4, reliability.md 24-29):
 - only cuts *below* a point count, so a low loss is never suspicious and colluders above a point do not mask it;
-- ``REFERENCES`` points stand around the clients' median, as far apart as honest clients are (``SPREAD``, shrunk towards
-  the spread of the clients below); identical losses are then ordinary, and four clients are judged by more than
+- ``REFERENCES`` points stand around the clients' median, as far apart as honest clients are (``spread_at``, shrunk
+  towards the spread of the clients below); identical losses are then ordinary, and four clients are judged by more than
   three others;
 - the threshold of depth is the quantile that honest clients reach at the asked-for rate, by Monte Carlo, not 0.5.
 
 Limit: with fewer than MANY clients the honest spread cannot be told from the round itself, so the rate holds where it
-is about SPREAD; honest clients twice as far apart are flagged at about 5 times the rate (n = 4, measured). Losses
-skewed to the right break the nulls: exponential ones of width SPREAD are flagged at up to 0.03.
+is about ``spread_at``; honest clients twice as far apart are flagged at about 5 times the rate (n = 4, measured).
+Losses skewed to the right break the nulls: exponential ones of that spread are flagged at up to 0.03.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,13 +34,13 @@ from scipy.special import ndtri
 from fedsec.seeds import stream
 from fedsec.types import Vector
 
-SPREAD = 0.07
-"""Standard deviation of honest clients' smoothed relative losses; measured 0.01-0.23, median 0.09, in clean trials.
-
-Below that median, since the spread there comes mostly from one client that is *low*; clean trials keep the rate.
-"""
+SPREAD = 0.08
+"""Standard deviation of honest clients' smoothed relative losses at round 30; measured 0.01-0.13 in clean trials."""
+DRIFT = (15, 60)
+"""Rounds between which that grows with the square root of the round: local discriminators drift apart like walkers.
+Without it an honest client in one of ten clean trials was ground down after round 50."""
 PRIOR = 12
-"""How many clients' worth of evidence SPREAD is; the clients of the round outweigh it from ten on."""
+"""How many clients' worth of evidence the measured spread is; the clients of the round outweigh it from ten on."""
 REFERENCES = cast(Vector, ndtri((np.arange(8) + 0.5) / 8))
 """Normal quantiles, in units of the spread."""
 NULLS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Vector]] = {
@@ -50,7 +51,7 @@ NULLS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Vector]] = {
 """How honest clients' persistent losses may be distributed, each with variance 1."""
 NARROW = {"student": 1.0, "normal": 1.0, "uniform": 1.0}
 WIDE = {"student": 2.0, "normal": 2.0, "uniform": 2.0}
-"""Widths of the nulls in SPREADs: few clients are judged by the measured spread, MANY show their own."""
+"""Widths of the nulls in measured spreads: few clients are judged by the measured spread, MANY show their own."""
 MANY = 10
 KNOTS = (1, 2, 3, 4, 6, 8)
 """Ranks that are simulated."""
@@ -79,25 +80,30 @@ class Isolation:
     margin: tuple[float, ...]
 
 
-def isolate(values: Vector, false_flags: float) -> Isolation:
+def spread_at(number: int) -> float:
+    """The spread of honest clients in round ``number`` (1, 2, ...): 0.057 up to round 15, 0.08 at 30, 0.113 from 60."""
+    return SPREAD * math.sqrt(min(max(number, DRIFT[0]), DRIFT[1]) / 30)
+
+
+def isolate(values: Vector, false_flags: float, spread: float = SPREAD) -> Isolation:
     """Flag the clients whose value a forest isolates from those below sooner than it would honest clients.
 
-    ``values``: (n,) finite, higher = more suspicious, in the units of SPREAD. Ranks k = 1 .. n//2 - 1 are tested from
-    the top; when the k-th highest stands apart, it and all above it are flagged, so at most n//2 - 1 are (the paper's
-    gate; where ties would flag more, nobody is). Guarantee: over honest clients drawn from a null, the expected share
-    of flagged clients is at most ``false_flags`` up to Monte Carlo error; equal values get equal verdicts; permuting
-    ``values`` permutes the result. n < 4 flags nobody.
+    ``values``: (n,) finite, higher = more suspicious; honest ones have about the standard deviation ``spread``.
+    Ranks k = 1 .. n//2 - 1 are tested from the top; when the k-th highest stands apart, it and all above it are
+    flagged, so at most n//2 - 1 are (the paper's gate; where ties would flag more, nobody is). Guarantee: over honest
+    clients drawn from a null, the expected share of flagged clients is at most ``false_flags`` up to Monte Carlo error;
+    equal values get equal verdicts; permuting ``values`` permutes the result. n < 4 flags nobody.
     """
     n = len(values)
     if n < FEWEST:
         return Isolation((False,) * n, (0.0,) * n)
     limits = thresholds(n, false_flags)
-    rows = np.sort(values / SPREAD)[None, :]
+    rows = np.sort(values / spread)[None, :]
     ranks = range(1, len(limits.depth) + 1)
     margin = np.array([limits.depth[k - 1] / _depth(rows, k, limits.scale[k - 1])[0] for k in ranks])
     lowest_first = np.maximum.accumulate(margin[::-1])
     tested = rows[0, -len(margin) :]
-    place = np.searchsorted(tested, values / SPREAD, side="right")
+    place = np.searchsorted(tested, values / spread, side="right")
     margins = np.where(place > 0, lowest_first[np.maximum(place - 1, 0)], 0.0)
     flagged = margins >= 1
     if flagged.sum() >= n // 2:  # ties at the lowest flagged value break the paper's gate
@@ -122,7 +128,7 @@ def thresholds(n: int, false_flags: float) -> Threshold:
         draws = int(np.clip(250_000 // n, 2500, 20_000))
         rows = np.sort(width * NULLS[name](stream(0, "isolation-threshold", n, name), (draws, n)), axis=1)
         for at, k in enumerate(knots):
-            if name == "student":  # the first: the scale is the null's that SPREAD was measured with
+            if name == "student":  # the first: one scale for all nulls
                 scale[at] = width**2 * (n - k - 1) / float(_squares(rows[:, :-k]).mean())
             depth = _depth(rows, k, scale[at])
             lowest[at] = min(lowest[at], _low_quantile(depth, min(0.5, n * false_flags / (last * k))))
@@ -146,14 +152,14 @@ def _squares(below: Vector) -> Vector:
 
 
 def _depth(rows: Vector, rank: int, scale: float) -> Vector:
-    """(draws, n) ascending, in units of SPREAD -> (draws,) depth of the rank-th highest among those below it."""
+    """(draws, n) ascending, in measured spreads -> (draws,) depth of the rank-th highest among those below it."""
     below, x = rows[:, :-rank], rows[:, -rank, None]
     spread = np.sqrt((PRIOR + scale * _squares(below)) / (PRIOR + below.shape[1] - 1))
     references = np.median(rows, axis=1)[:, None] + spread[:, None] * REFERENCES
     points = np.sort(np.concatenate([below, references], axis=1), axis=1)
-    points = np.minimum(points, x)  # what lies above x is beyond every cut that matters
+    points = np.minimum(points, x)  # a reference above x makes it ordinary: one more cut each
     distance = x - points
     gap = np.diff(points, axis=1, append=x)
-    share = np.divide(gap, distance, out=np.ones_like(gap), where=distance > 0)  # a tie is one more cut, not none
+    share = np.divide(gap, distance, out=np.ones_like(gap), where=distance > 0)  # so does a tie
     depth: Vector = share.sum(axis=1)
     return depth

@@ -30,8 +30,8 @@ from strategies.sleeves import STRATEGIES
 
 ROUND_TIMEOUT = 3600.0
 """Seconds the server waits for the slowest client of a round."""
-GRID_COLUMNS = 16
-GRID_ROWS = 4
+GRID_COLUMNS = 8
+GRID_ROWS = 8
 
 
 def run_cell(

@@ -21,7 +21,7 @@ from sklearn.ensemble import IsolationForest
 
 from fedsec.config import Defence
 from fedsec.errors import ConfigError, RunError
-from strategies.calibration import FEWEST, isolate
+from strategies.calibration import FEWEST, isolate, spread_at
 
 Losses = Sequence[float | None]
 """One generator loss a client, by partition; None for a client that sent no reply this round."""
@@ -35,7 +35,7 @@ WINDOW = 10
 FEW_ROUNDS = 5
 """A client with fewer usable rounds in the window is not judged."""
 ONE_ROUND = 0.7
-"""Bound on one round's relative loss: a single spike moves the average of ten by at most one SPREAD."""
+"""Bound on one round's relative loss: a single spike moves the mean of ten by about one honest deviation."""
 RECOVERY = 0.2
 """What a round without a flag takes off the count: who is flagged in fewer than one round of six gets back to 0."""
 GRACE = 2
@@ -127,7 +127,8 @@ def judge(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict, Stan
 
     ``losses[i]`` is partition i's reported generator loss, None without a reply: that client is neither flagged nor
     judged and keeps its record. Guarantee, for every rule and any floats: no exception, weights in [0, 1] with sum 1,
-    finite suspicion, the same answer for the same input, ``standing`` untouched, permuted clients get permuted answers.
+    finite suspicion, the same answer for the same input, ``standing`` untouched; permuted clients get permuted answers
+    (under ``released`` and ``paper`` for finite losses).
     """
     assert len(losses) == len(standing.weights), (len(losses), len(standing.weights))
     return RULES[rule.name](losses, standing, rule)
@@ -137,10 +138,10 @@ def released(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict, S
     """The authors' code (GitHub Nanboy-Ronan/Backdoor-FedGAN), with their constants as the defaults of ``rule``.
 
     Active from round index warmup + 1; flags of half the clients or more void the round; a flag multiplies the *already
-    decayed* weight by decay ** count, and weights never recover. Faults kept on purpose: two-sided, no history, and a
-    NaN, an infinity or a loss beyond float32 is not flagged but blames honest clients (scikit-learn sends NaN down the
-    larger branch; infinities make the cuts meaningless). Departure: clients without a reply stay out of the forest and
-    of n, which full participation in the release never meets.
+    decayed* weight by decay ** count, and weights never recover. Faults kept on purpose: two-sided, no history; an
+    infinity or a loss beyond float32 is not flagged, a NaN only by chance, and either blames honest clients
+    (scikit-learn sends NaN down the larger branch; infinities make the cuts meaningless). Departure: clients without a
+    reply stay out of the forest and of n, which full participation in the release never meets.
     """
     flagged, scores, reasons = _forest(losses, active=standing.round > rule.warmup)
     counts = _added(standing.counts, flagged)
@@ -176,7 +177,9 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     history = (*standing.history, relative)[-WINDOW:]
     values = _smoothed(history, relative)
     judged = {i: value for i, value in enumerate(values) if value is not None}
-    isolation = isolate(np.array(list(judged.values()), dtype=np.float64), rule.false_flags)
+    isolation = isolate(
+        np.array(list(judged.values()), dtype=np.float64), rule.false_flags, spread_at(standing.round + 1)
+    )
     active = standing.round >= rule.warmup
     flagged, suspicion = [bool(v) for v in violations], [CERTAIN if v else 0.0 for v in violations]
     reasons = list(violations)

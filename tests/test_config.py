@@ -105,7 +105,7 @@ def test_overrides_beat_profile_and_file(tmp_path: Path) -> None:
 
 
 def test_unreadable_settings_are_all_named() -> None:
-    with pytest.raises(ConfigError, match="'a'.*\n.*'b'"):
+    with pytest.raises(ConfigError, match=r"'a'.*\n.*'b'"):
         parse_settings(["a", "b", "c=1"])
 
 

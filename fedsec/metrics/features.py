@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from torch import nn
 
+from fedsec.datasets import cache
 from fedsec.images import to_images
-from fedsec.models.classifier import in_batches
+from fedsec.models.classifier import Classifier, in_batches
 from fedsec.models.fitting import fit_classifier
 from fedsec.types import Features, Images, Rows, Vector
 
 STEPS = 300
 """Training steps of the domain classifier."""
+VERSION = 1
+"""Of the training recipe; part of a kept extractor's name."""
+SCALE = ("mean", "deviation")
 FLOOR = 0.01
 """Least deviation of a feature, as a share of the mean deviation: a dead unit must not weigh without bound."""
 
@@ -59,8 +66,30 @@ def domain_extractor(
     data sets; comparable between arms and seeds that share ``train`` and ``seed``.
     """
     net = fit_classifier(train, classes=classes, steps=steps, seed=seed, batch=batch, device=device)
-    network = nn.Sequential(net.blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()).requires_grad_(False).eval()
+    network = _trunk(net)
     plain = Extractor("frechet-domain", network, np.zeros(()), np.ones(()), 256)
     real = plain(to_images(train.pixels))
     deviation = real.std(axis=0)
     return Extractor("frechet-domain", network, real.mean(axis=0), np.maximum(deviation, FLOOR * deviation.mean()), 256)
+
+
+def kept_extractor(path: Path, train: Rows, *, classes: int, seed: int, device: str = "cpu") -> Extractor:
+    """``domain_extractor``, trained once and kept in ``path`` (safetensors) for later runs on the same images.
+
+    The caller puts everything the answer depends on into the file's name. A file that cannot be read is made again.
+    """
+    try:
+        stored = load_file(path)
+        network = _trunk(Classifier(train.pixels.shape[3], classes))
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in stored.items() if k not in SCALE})
+        return Extractor("frechet-domain", network.to(device), stored["mean"], stored["deviation"], 256)
+    except (OSError, KeyError, RuntimeError, SafetensorError):  # absent or damaged: train it anew
+        made = domain_extractor(train, classes=classes, seed=seed, device=device)
+        state = {name: value.cpu().numpy() for name, value in made.network.state_dict().items()}
+        content = save({**state, "mean": made.mean, "deviation": made.deviation})
+        cache.write(path, lambda stream: stream.write(content))
+        return made
+
+
+def _trunk(net: Classifier) -> nn.Module:
+    return nn.Sequential(net.blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()).requires_grad_(False).eval()

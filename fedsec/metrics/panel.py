@@ -9,9 +9,10 @@ import numpy as np
 
 from fedsec.attacks.triggers import Trigger
 from fedsec.config import RunConfig
+from fedsec.datasets import cache
 from fedsec.images import to_images, to_pixels
 from fedsec.metrics.coverage import relative_spread
-from fedsec.metrics.features import Extractor, domain_extractor
+from fedsec.metrics.features import VERSION, Extractor, kept_extractor
 from fedsec.metrics.fidelity import FIDELITY, fidelity_scores
 from fedsec.metrics.inception import find_fid_weights, inception_extractor
 from fedsec.metrics.trigger import trigger_rate
@@ -73,7 +74,9 @@ class Panel:
         if weights is not None:
             return inception_extractor(weights, device=self.device)
         classes = len(self.dataset.class_names)
-        return domain_extractor(self._train, classes=classes, seed=self.config.data.seed, device=self.device)
+        seed = self.config.data.seed
+        path = cache.root(self.config.data) / f"extractor-{VERSION}-{self.dataset.digest}-{seed}.safetensors"
+        return kept_extractor(path, self._train, classes=classes, seed=seed, device=self.device)
 
     def _real_utility(self, seed: int) -> list[Score]:
         """The curve without synthetic images: one for each training seed, whatever the arm."""

@@ -204,7 +204,7 @@ def test_the_oracle_never_asks_the_malicious_client(tmp_path: Path) -> None:
 
 def test_too_few_nodes_is_one_clear_error(tmp_path: Path) -> None:
     settings = config(tmp_path)
-    with pytest.raises(RunError, match="2 nodes are there.*needs 4"):
+    with pytest.raises(RunError, match=r"2 nodes are there.*needs 4"):
         run_experiment(LocalGrid(app, settings.to_flat(), nodes=2), settings, wait=0.1)
 
 

@@ -39,7 +39,7 @@ def judged(table: list[list[float | None]], name: str) -> tuple[list[Verdict], S
 @pytest.mark.parametrize("n", [1, 2, 4, 10])
 @pytest.mark.parametrize("name", EVERY)
 def test_weights_are_shares_and_suspicion_is_finite_whatever_is_reported(name: str, n: int) -> None:
-    verdicts, standing = judged(rounds(n, 20, odd=True), name)
+    verdicts, standing = judged(rounds(n, 12, odd=True), name)
     for verdict in verdicts:
         assert {len(verdict.flagged), len(verdict.suspicion), len(verdict.weights), len(verdict.reasons)} == {n}
         assert math.isclose(sum(verdict.weights), 1, rel_tol=1e-12)
@@ -57,7 +57,7 @@ def test_permuting_clients_permutes_the_answer(name: str) -> None:
     Only for finite losses: scikit-learn sends NaN, and cuts at infinity, by the order of rows.
     """
     order = [3, 0, 4, 2, 5, 1]
-    table = rounds(6, 16)
+    table = rounds(6, 10)
     plain, before = judged(table, name)
     moved, after = judged([[row[i] for i in order] for row in table], name)
     for a, b in zip(plain, moved, strict=True):

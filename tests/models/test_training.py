@@ -73,12 +73,12 @@ def test_kept_state_goes_on_where_one_long_training_would() -> None:
 
 def test_global_generators_are_not_touched() -> None:
     torch.manual_seed(3)
-    np.random.seed(3)  # noqa: NPY002
-    expected = (torch.rand(1).item(), np.random.rand())  # noqa: NPY002
+    np.random.seed(3)
+    expected = (torch.rand(1).item(), np.random.rand())
     torch.manual_seed(3)
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     client(CONFIG, {}).fit(start(CONFIG), {"round": 1})
-    assert (torch.rand(1).item(), np.random.rand()) == expected  # noqa: NPY002
+    assert (torch.rand(1).item(), np.random.rand()) == expected
 
 
 def test_mirror_doubles_the_rows_and_keeps_labels() -> None:

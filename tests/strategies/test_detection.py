@@ -73,7 +73,7 @@ def test_recorded_attackers_lose_their_weight_and_no_one_else_does(name: str) ->
 
 
 def test_recorded_clean_runs_under_the_released_rule_are_why_this_rule_exists() -> None:
-    run = replay(TRACES["base"][:25], Rule("released"))
+    run = replay(TRACES["base"][:20], Rule("released"))
     assert run.flags[12:].mean() > 0.1
 
 

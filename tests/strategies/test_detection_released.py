@@ -117,7 +117,7 @@ SHEET_DRAWS = 80
 def test_replay_of_the_sheets_table(
     n: int, attackers: int, shift: float, sheet: tuple[float | None, ...], exact: tuple[float | None, ...]
 ) -> None:
-    rounds = 1200 if n < 20 else 800
+    rounds = 1200 if n < 20 else 600
     found = np.concatenate([flags(part) for part in np.array_split(drawn(n, attackers, shift, rounds), rounds // 100)])
     usable = found.any(axis=1) & (found.sum(axis=1) < n // 2)
     used = found & usable[:, None]
@@ -159,7 +159,7 @@ def pseudo_code(losses: Matrix, *, compounded: bool) -> tuple[list[list[float]],
 
 @pytest.mark.parametrize("name", ["released", "paper"])
 def test_weights_follow_the_pseudo_code(name: str) -> None:
-    losses = drawn(4, 1, 3, 32)
+    losses = drawn(4, 1, 3, 26)
     expected, counts = pseudo_code(losses, compounded=name == "released")
     standing = Standing.start(4)
     for t, row in enumerate(losses):
@@ -167,7 +167,7 @@ def test_weights_follow_the_pseudo_code(name: str) -> None:
         assert verdict.weights == pytest.approx(expected[t], rel=1e-12)
         assert t > 10 or not any(verdict.flagged)
     assert list(standing.counts) == counts
-    assert standing.counts[0] >= 8, "the attacker is flagged most rounds"
+    assert standing.counts[0] >= 6, "the attacker is flagged most rounds"
 
 
 def test_faults_kept_from_the_release() -> None:
