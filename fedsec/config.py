@@ -1,9 +1,8 @@
 """The run configuration: frozen, complete, parsed once from flat keys, failing with all its mistakes at once.
 
-Flower carries a configuration as dotted keys with scalar values (``data.size = 32``). A section below is one prefix;
-a field ``test_fraction`` is the key ``data.test-fraction``. Defaults stand in ``pyproject.toml`` under
-``[tool.flwr.app.config]`` too, since Flower only lets a key be overridden that has a default there; a test holds the
-two together. The ``speed`` section may change how fast an answer comes, never the answer: it is left out of digests.
+Flower carries it as dotted keys with scalar values: a section below is one prefix, a field ``test_fraction`` of Data is
+``data.test-fraction``. Defaults stand in ``pyproject.toml`` too, since Flower lets no other key be overridden; a test
+holds the two together. ``speed`` may change how fast an answer comes, never the answer: digests leave it out.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -85,8 +86,8 @@ class Observer:
         self._log_scores(rounds, scores, final=True)
         path = self.plan.folder / f"generator-{arm}-{seed}.safetensors"
         partial = path.with_suffix(f".{os.getpid()}.part")
-        facts = {"arm": arm, "seed": str(seed), "digest": self.plan.digests[arm, seed]}
-        save_file(generator_arrays(self.strategy.averaged), partial, metadata=facts)
+        facts = json.dumps({"arm": arm, "seed": seed, "digest": self.plan.digests[arm, seed]})
+        save_file(generator_arrays(self.strategy.averaged), partial, metadata={"fedsec": facts})
         os.replace(partial, path)
 
     @property

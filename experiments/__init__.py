@@ -1,0 +1,1 @@
+"""Experiments: a TOML of overrides each, and the script that turns their results into tables."""
