@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 import tomllib
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown words: {' '.join(rest)}")
     if rest:
         options.settings = [*options.settings, *rest]
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(options.command(options))
     except FedsecError as error:
@@ -39,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         ERR.print("fedsec: interrupted; finished cells are kept, the same command goes on from there", style="red")
         return 130
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A polite kill ends a run as Ctrl-C does: what we started is ended with us."""
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
