@@ -39,7 +39,7 @@ class Stamped:
 
 @dataclass(frozen=True)
 class FederatedRun:
-    """``wall``: seconds of the timed rounds. ``first_step``, ``total``: seconds from the command. ``peak``: bytes or 0."""
+    """Seconds of the timed rounds, from the command to the first step, of the command; bytes at the peak (0: unasked)."""
 
     wall: float
     first_step: float
