@@ -17,10 +17,12 @@ from rich.table import Table
 
 from fedsec.config import RunConfig, meanings
 from fedsec.errors import ConfigError, FedsecError, all_at_once
-from fedsec.runs import Plan, flatten, plan_run, write_config
+from fedsec.runs import Plan, flatten, plan_run, with_clients, write_config
 from fedsec.types import Flat, Scalar
 
 OUT = Console(soft_wrap=True)
+CLIENTS = 4
+"""Nodes a simulation starts when the experiment names no number: the release's."""
 ERR = Console(stderr=True, soft_wrap=True)
 
 
@@ -142,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
     from fedsec import launch
     from fedsec.progress import RunProgress
 
-    config = read_experiment(options.file, options.profile, options.settings)
+    config = with_clients(read_experiment(options.file, options.profile, options.settings), CLIENTS)
     plan = plan_run(config, progress=OUT.is_terminal)
     todo = plan.todo
     _announce(plan, todo)

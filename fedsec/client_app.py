@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from flwr.app import Context, Message
@@ -30,12 +31,13 @@ def train(message: Message, context: Context) -> Message:
     import torch
 
     import clients
+    from fedsec.models.training import device_of
 
     torch.set_num_threads(1)
     arrays, task = records.read_task(message)
     if _simulated(context):
         config = _parsed(frozenset(context.run_config.items())).arm(task.arm)
-        rows, classes = _partition_rows(config.data, config.split, task.partition)
+        rows, classes = _partition_rows(config.data, replace(config.split, clients=task.clients), task.partition)
     else:
         config = _site_config(context).arm(task.arm)
         rows, classes = _site_rows(config.data)
@@ -47,7 +49,7 @@ def train(message: Message, context: Context) -> Message:
         classes=classes,
         seed=task.seed,
         kept=records.kept_arrays(context, cell),
-        device=_device(config),
+        device=device_of(config.speed),
     )
     shared, examples, metrics = client.fit(list(arrays.values()), {"round": task.round})
     records.keep_arrays(context, cell, {} if task.last else client.kept)
@@ -95,11 +97,3 @@ def _site_rows(data: Data) -> tuple[Rows, int]:
 
     dataset = load(data)
     return dataset.rows(dataset.train), len(dataset.class_names)
-
-
-def _device(config: RunConfig) -> str:
-    import torch
-
-    if config.speed.device != "auto":
-        return config.speed.device
-    return "cuda" if torch.cuda.is_available() else "cpu"

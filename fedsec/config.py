@@ -9,29 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from fedsec.errors import ConfigError, all_at_once
+from fedsec.settings import above, at_least, between, checked, setting
 from fedsec.types import Flat, Scalar
-
-
-def at_least(low: float) -> Callable[[Any], str]:
-    return lambda value: "" if value >= low else f"must be at least {low}"
-
-
-def between(low: float, high: float) -> Callable[[Any], str]:
-    return lambda value: "" if low <= value <= high else f"must be between {low} and {high}"
-
-
-def above(low: float) -> Callable[[Any], str]:
-    return lambda value: "" if value > low else f"must be above {low}"
-
-
-def setting(default: Any, rule: Callable[[Any], str] | None = None, *, meaning: str) -> Any:
-    """A field with its rule and its one-line meaning (shown by ``fedsec config``)."""
-    return field(default=default, metadata={"rule": rule, "meaning": meaning})
 
 
 @dataclass(frozen=True)
@@ -51,7 +35,9 @@ class Data:
 @dataclass(frozen=True)
 class Split:
     scheme: Literal["iid", "dirichlet", "pathological", "site"] = setting("iid", meaning="how rows go to clients")
-    clients: int = setting(4, between(1, 10_000), meaning="number of clients (ignored for 'site': one a site)")
+    clients: int = setting(
+        0, between(0, 10_000), meaning="number of clients; 0 = one a connected node (site: one a site)"
+    )
     alpha: float = setting(0.3, above(0), meaning="dirichlet: smaller is more skewed")
     classes: int = setting(1, at_least(1), meaning="pathological: classes a client holds")
 
@@ -201,7 +187,7 @@ def _parse(flat: Mapping[str, Any]) -> tuple[RunConfig, list[str]]:
             known.add(key)
             if key in flat:
                 try:
-                    values[item.name] = _checked(key, flat[key], _hints(kind)[item.name], item.metadata["rule"])
+                    values[item.name] = checked(key, flat[key], _hints(kind)[item.name], item.metadata["rule"])
                 except ConfigError as error:
                     mistakes.append(str(error))
         sections[section.name] = kind(**values)
@@ -232,24 +218,6 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _checked(key: str, value: Any, hint: Any, rule: Callable[[Any], str] | None) -> Any:
-    if get_origin(hint) is Literal:
-        allowed = get_args(hint)
-        if value not in allowed or isinstance(value, bool):
-            raise ConfigError(f"{key} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{key} = {value!r}: must be {hint.__name__}, not {type(value).__name__}")
-    if isinstance(value, float) and value != value:
-        raise ConfigError(f"{key} = {value!r}: must be a number")
-    broken = rule(value) if rule else ""
-    if broken:
-        raise ConfigError(f"{key} = {value!r}: {broken}")
-    return value
-
-
 def _integers(text: str) -> list[int]:
     return [int(part) for part in text.split(",") if part.strip()]
 
@@ -268,7 +236,11 @@ def _cross_checks(config: RunConfig) -> list[str]:
             continue
         if (not numbers and not empty_ok) or any(n < 0 for n in numbers) or len(set(numbers)) < len(numbers):
             mistakes.append(f"{key} = {text!r}: must be distinct numbers >= 0, at least one")
-        elif key == "attack.malicious" and config.split.scheme != "site" and max(numbers) >= config.split.clients:
+        elif (
+            key == "attack.malicious"
+            and config.split.scheme != "site"
+            and max(numbers) >= (config.split.clients or 10_000)
+        ):
             mistakes.append(f"{key} = {text!r}: there are {config.split.clients} clients, numbered from 0")
     if config.attack.size > config.data.size - 2:
         mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")

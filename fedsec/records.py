@@ -39,6 +39,7 @@ class Task:
     seed: int
     round: int
     partition: int
+    clients: int
     last: bool
 
 
@@ -52,6 +53,7 @@ def task_message(arrays: Arrays, task: Task, node: int) -> Message:
                     "seed": task.seed,
                     "round": task.round,
                     "partition": task.partition,
+                    "clients": task.clients,
                     "last": task.last,
                 }
             ),
@@ -67,6 +69,7 @@ def read_task(message: Message) -> tuple[Arrays, Task]:
         int(fields["seed"]),  # type: ignore[arg-type]
         int(fields["round"]),  # type: ignore[arg-type]
         int(fields["partition"]),  # type: ignore[arg-type]
+        int(fields["clients"]),  # type: ignore[arg-type]
         bool(fields["last"]),
     )
     return from_record(message.content.array_records["arrays"]), task
@@ -184,19 +187,44 @@ def answer_roll_call(message: Message, context: Context) -> Message:
     return Message(content=RecordDict({"who": who}), reply_to=message)
 
 
-def roll_call(grid: Grid, *, clients: int, wait: float) -> list[list[Enrolled]]:
-    """Ask every node once who it is, and fix node id -> partition for the whole run.
+@dataclass(frozen=True)
+class Present:
+    """Who answered the roll call: (partition id, or -1 on a real machine; site; node id) each, in that order."""
 
-    Returns lanes: in a simulation with k x clients nodes there are k lanes, each with every partition once, so that k
-    cells can share the machine without two of them writing one node's state. Real sites make one lane, in the order
-    of their names. Raises RunError when nodes are missing after ``wait`` seconds, or two sites have one name.
-    """
+    nodes: tuple[tuple[int, str, int], ...]
+
+    @property
+    def simulated(self) -> bool:
+        return all(partition >= 0 for partition, _, _ in self.nodes)
+
+    def lanes(self, clients: int) -> list[list[Enrolled]]:
+        """Fix node id -> partition for the whole run.
+
+        In a simulation with k x clients nodes there are k lanes, each with every partition once, so that k cells can
+        share the machine without two of them writing one node's state. Real sites make one lane, in the order of
+        their names. Raises RunError when nodes are missing or too many sites are there.
+        """
+        nodes = self.nodes
+        if len(nodes) < clients or (not self.simulated and len(nodes) != clients):
+            raise RunError(
+                f"{len(nodes)} nodes are there, the run needs {clients}: make the two agree, or set split.clients = 0 "
+                "to take as many clients as there are nodes (flwr run: --federation-config 'num-supernodes=N')"
+            )
+        named = [
+            Enrolled(node, i % clients, site or f"partition {i % clients}") for i, (_, site, node) in enumerate(nodes)
+        ]
+        return [named[start : start + clients] for start in range(0, len(nodes) - clients + 1, clients)]
+
+
+def roll_call(grid: Grid, *, least: int, wait: float) -> Present:
+    """Ask every node once who it is. Raises RunError when fewer than ``least`` nodes are there after ``wait`` seconds,
+    when one does not answer, or when real sites lack names of their own."""
     deadline = time.monotonic() + wait
-    while len(nodes := list(grid.get_node_ids())) < clients:
+    while len(nodes := list(grid.get_node_ids())) < least:
         if time.monotonic() > deadline:
             raise RunError(
-                f"{len(nodes)} nodes are there after {wait:.0f} s, the run needs {clients}: start the others, or set "
-                f"split.clients = {max(1, len(nodes))}"
+                f"{len(nodes)} nodes are there after {wait:.0f} s, the run needs {least}: start the others, or set "
+                f"split.clients = {max(1, len(nodes))} (flwr run: --federation-config 'num-supernodes={least}')"
             )
         time.sleep(0.2)
     call = [Message(content=RecordDict({}), dst_node_id=n, message_type="query", group_id="0") for n in nodes]
@@ -206,20 +234,8 @@ def roll_call(grid: Grid, *, clients: int, wait: float) -> list[list[Enrolled]]:
         reasons = {plain_text(a.error.reason or "") for a in answers if a.has_error()} or {"no answer"}
         raise RunError(f"{silent} of {len(nodes)} nodes did not answer the roll call: {'; '.join(sorted(reasons))}")
     who = [(a.metadata.src_node_id, a.content.config_records["who"]) for a in answers]
-    if all(int(w["partition-id"]) < 0 for _, w in who):  # type: ignore[arg-type]
-        return [_sites(who, clients)]
-    ordered = sorted((int(w["partition-id"]), node) for node, w in who)  # type: ignore[arg-type]
-    return [
-        [Enrolled(node, i, f"partition {i}") for i, (_, node) in enumerate(ordered[start : start + clients])]
-        for start in range(0, len(ordered) - clients + 1, clients)
-    ]
-
-
-def _sites(who: list[tuple[int, ConfigRecord]], clients: int) -> list[Enrolled]:
-    named = sorted((plain_text(str(w["site"])), node) for node, w in who)
-    names = [name for name, _ in named]
-    if "" in names or len(set(names)) < len(names):
+    present = Present(tuple(sorted((int(w["partition-id"]), plain_text(str(w["site"])), n) for n, w in who)))  # type: ignore[arg-type]
+    names = [site for _, site, _ in present.nodes]
+    if not present.simulated and ("" in names or len(set(names)) < len(names)):
         raise RunError(f"each site needs a name of its own in its node config (site = ...); got {names}")
-    if len(named) != clients:
-        raise RunError(f"{len(named)} sites are connected, split.clients says {clients}: make the two agree")
-    return [Enrolled(node, i, name) for i, (name, node) in enumerate(named)]
+    return present

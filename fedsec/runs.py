@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -58,6 +58,11 @@ def cell_digest(config: RunConfig, arm: str, seed: int, *, data: str) -> str:
 
 def run_folder(config: RunConfig) -> Path:
     return Path(config.run.out).expanduser() / config.run.name
+
+
+def with_clients(config: RunConfig, nodes: int) -> RunConfig:
+    """``split.clients = 0`` means as many clients as there are nodes."""
+    return replace(config, split=replace(config.split, clients=nodes)) if config.split.clients == 0 else config
 
 
 def plan_run(config: RunConfig, *, progress: bool = False) -> Plan:

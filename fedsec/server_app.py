@@ -15,7 +15,7 @@ from fedsec import records
 from fedsec.config import RunConfig
 from fedsec.records import Enrolled
 from fedsec.reports import runlog
-from fedsec.runs import Plan, open_run
+from fedsec.runs import Plan, open_run, run_folder, with_clients
 
 app = ServerApp()
 WAIT_FOR_NODES = 120.0
@@ -32,11 +32,11 @@ def main(grid: Grid, context: Context) -> None:
 def run_experiment(grid: Grid, config: RunConfig, *, wait: float = WAIT_FOR_NODES) -> Path:
     """Everything of one experiment over one grid; returns the run folder."""
     started = time.monotonic()
-    plan = open_run(config)
-    log = runlog.RunLog(plan.folder)
+    log = runlog.RunLog(run_folder(config))
     try:
-        lanes = records.roll_call(grid, clients=plan.clients, wait=wait)
-        _run_cells(grid, plan, lanes[: config.speed.arms_at_once], log)
+        present = records.roll_call(grid, least=max(1, config.split.clients), wait=wait)
+        plan = open_run(with_clients(config, len(present.nodes)))
+        _run_cells(grid, plan, present.lanes(plan.clients)[: config.speed.arms_at_once], log)
     except BaseException as error:
         log.run_end("failed", records.plain_text(f"{type(error).__name__}: {error}"), wall_seconds=_since(started))
         raise
@@ -49,10 +49,11 @@ def _run_cells(grid: Grid, plan: Plan, lanes: list[list[Enrolled]], log: runlog.
     import torch
 
     from fedsec.metrics.panel import Panel
+    from fedsec.models.training import device_of
     from strategies.cell import run_cell
 
     torch.set_num_threads(1)  # the workers have the cores; and sums keep their order
-    panel = Panel(plan.config, plan.dataset)
+    panel = Panel(plan.config, plan.dataset, device_of(plan.config.speed))
     todo: SimpleQueue[tuple[str, int]] = SimpleQueue()
     for cell in plan.todo:
         todo.put(cell)

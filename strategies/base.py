@@ -44,6 +44,7 @@ class GanStrategy(Strategy):
         self, config: RunConfig, *, arm: str, seed: int, nodes: Sequence[Enrolled], initial: Arrays, log: RunLog
     ) -> None:
         self.config, self.arm, self.seed, self.log = config, arm, seed, log
+        self.clients = len(nodes)
         self.nodes = self.participants(nodes)
         self.layout = Layout.of(initial)
         self.current = self.layout.vector(initial)
@@ -71,7 +72,7 @@ class GanStrategy(Strategy):
         last = server_round == self.config.train.rounds
         shared = from_record(arrays)
         return [
-            task_message(shared, Task(self.arm, self.seed, server_round, node.partition, last), node.node)
+            task_message(shared, Task(self.arm, self.seed, server_round, node.partition, self.clients, last), node.node)
             for node in self.nodes
         ]
 

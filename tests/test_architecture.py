@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS: list[set[str]] = [
-    {"fedsec", "fedsec.types", "fedsec.errors", "fedsec.seeds", "fedsec.images", "fedsec.config"},
+    {"fedsec", "fedsec.types", "fedsec.errors", "fedsec.seeds", "fedsec.images", "fedsec.settings", "fedsec.config"},
     {"fedsec.weights", "fedsec.models", "fedsec.datasets"},
     {"fedsec.attacks", "fedsec.metrics", "fedsec.reports"},
     {"fedsec.records", "fedsec.runs"},

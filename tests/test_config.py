@@ -31,17 +31,17 @@ def test_pyproject_holds_every_key_with_the_same_default() -> None:
 
 
 def test_all_mistakes_come_at_once() -> None:
-    wrong = {"data.size": 33, "split.clients": 0, "nonsense": 1, "attack.malicious": "9", "train.lr": "fast"}
+    wrong = {"data.size": 33, "split.clients": -1, "nonsense": 1, "train.lr": "fast"}
     with pytest.raises(ConfigError) as caught:
         RunConfig.from_flat(wrong)
-    for part in ("data.size = 33", "32, 64, 128", "split.clients = 0", "nonsense", "train.lr = 'fast'"):
+    for part in ("data.size = 33", "32, 64, 128", "split.clients = -1", "nonsense", "train.lr = 'fast'"):
         assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("flat", "told"),
     [
-        ({"attack.malicious": "7"}, "there are 4 clients"),
+        ({"attack.malicious": "7", "split.clients": 4}, "there are 4 clients"),
         ({"attack.malicious": "a"}, "whole numbers"),
         ({"run.seeds": ""}, "at least one"),
         ({"run.seeds": "1,1"}, "distinct"),

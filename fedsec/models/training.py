@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsec.config import RunConfig
+from fedsec.config import RunConfig, Speed
 from fedsec.images import to_images
 from fedsec.models.augment import AUGMENTS
 from fedsec.models.dcgan import Discriminator, GanSpec, Generator, initialised
@@ -66,6 +66,13 @@ def new_pair(config: RunConfig, shape: GanSpec, *, seed: int, device: str) -> Pa
         torch.optim.Adam(generator.parameters(), config.train.lr, betas),
         torch.optim.Adam(critic.parameters(), config.train.lr, betas),
     )
+
+
+def device_of(speed: Speed) -> str:
+    """Where to compute: as told, or CUDA where there is one."""
+    if speed.device != "auto":
+        return speed.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def network_arrays(network: nn.Module) -> Arrays:

@@ -58,7 +58,8 @@ def test_kept_state_goes_on_where_one_long_training_would() -> None:
     """Optimiser moments and the discriminator survive the trip through arrays to the bit."""
     shape = spec(CONFIG, channels=3, classes=2)
     whole = new_pair(CONFIG, shape, seed=5, device="cpu")
-    arrays, kept = start(CONFIG), {}
+    arrays = start(CONFIG)
+    kept: Arrays = {}
     for number in (1, 2, 3):
         one = client(CONFIG, kept)
         arrays, _, _ = one.fit(arrays, {"round": number})
