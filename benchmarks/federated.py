@@ -39,7 +39,7 @@ class Stamped:
 
 @dataclass(frozen=True)
 class FederatedRun:
-    """Seconds of the timed rounds, from the command to the first step, of the command; bytes at the peak (0: unasked)."""
+    """Seconds: the timed rounds, command to first step, whole command. Bytes: the peak, 0 if unasked."""
 
     wall: float
     first_step: float

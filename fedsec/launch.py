@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -137,7 +138,10 @@ def _superlink(env: dict[str, str], home: Path) -> Iterator[None]:
         _wait_for_port(int(env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]), process, home / "superlink.log")
         yield
     finally:
+        groups = _groups_below(process.pid)
         _end(process)
+        for group in groups:
+            _end_group(group)
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -161,6 +165,31 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _alive() -> Iterator[tuple[int, int, int]]:
+    """(pid, parent, process group) of what runs on this machine, read from /proc; nothing where there is none."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent, group = stat.read_text().rpartition(")")[2].split()[:3]  # what follows the name
+        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            continue
+        if state not in "ZX":  # ended, and only its exit status is left
+            yield int(stat.parent.name), int(parent), int(group)
+
+
+def _groups_below(parent: int) -> list[int]:
+    """Process groups led by a child of ``parent``: the SuperExec leads one, with the simulation and Ray in it."""
+    return [group for pid, above, group in _alive() if above == parent and group == pid]
+
+
+def _end_group(group: int) -> None:
+    """End what is left of a process group: an interrupted simulation and its Ray do not end by themselves."""
+    for how, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
+        deadline = time.monotonic() + patience
+        while group in (found for _, _, found in _alive()) and time.monotonic() < deadline:
+            os.killpg(group, how)
+            time.sleep(0.2)
 
 
 def _environment(home: Path) -> dict[str, str]:

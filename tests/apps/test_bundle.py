@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +20,9 @@ BESIDE = {"LICENSE", "README.md", "pyproject.toml"}
 
 @pytest.fixture(scope="module")
 def bundle() -> zipfile.ZipFile:
-    return zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pathspec, as Flower calls it
+        return zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT)))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -90,7 +89,7 @@ def events(settings: RunConfig) -> str:
 
 
 def demand_nothing_left(finished: Finished) -> None:
-    """Every process the command ever had is gone, and nobody answers on the ports it was given."""
+    """Every process the command ever had is gone, its SuperLink and its Ray included."""
     assert len(finished.family.seen) > 4, "the SuperLink, Ray and its workers were seen"
     deadline = time.monotonic() + GRACE
     while finished.family.left and time.monotonic() < deadline:
@@ -126,7 +125,7 @@ def test_a_run_ends_with_results_report_and_generators(two_workers: Finished, pl
     results = json.loads((folder / "results.json").read_text())
     assert set(results["arms"]) == set(ARMS)
     assert results["arms"]["attack"]["frechet-domain"]["values"][0] > 0
-    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert (folder / "report.html").read_text().lower().startswith("<!doctype html>")
     assert list(generators(folder)) == ["generator-attack-0.safetensors", "generator-vanilla-0.safetensors"]
     assert str(folder / "report.html") in two_workers.said
     assert not (place / "unused").exists(), "data.cache goes before FEDSEC_CACHE"
@@ -173,17 +172,9 @@ def test_a_run_whose_clients_all_diverge_exits_non_zero_with_the_reason(place: P
     demand_nothing_left(done)
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_running(signal_sent: signal.Signals, place: Path) -> None:
-    settings = config(place, run__name=f"cut-{signal_sent.name}", train__rounds=2000)
-    done = command(settings, place, interrupt=signal_sent)
-    assert done.code != 0, done.said
+def test_a_run_that_is_killed_politely_leaves_nothing_running(place: Path) -> None:
+    settings = config(place, run__name="cut", train__rounds=2000)
+    done = command(settings, place, interrupt=signal.SIGTERM)
+    assert done.code == 130, done.said
+    assert "interrupted; finished cells are kept" in done.said
     demand_nothing_left(done)
-
-
-def test_a_port_in_use_is_never_taken() -> None:
-    from fedsec import launch
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        assert taken.getsockname()[1] not in launch._free_ports(20)
