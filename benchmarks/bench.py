@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = QUICK if options.quick else FULL
     started, facts = time.monotonic(), machine()
     try:
-        with tempfile.TemporaryDirectory(prefix="fedsec-bench-") as folder:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            os.environ["RAY_TMPDIR"] = folder  # what Ray leaves goes with it; its socket paths must stay short
             figures = measure(scale, Path(folder))
     except FedsecError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
-from benchmarks.federated import end
 from fedsec import launch
 from fedsec.errors import RunError
 from fedsec.runs import toml_scalar
 
 APP = Path(__file__).parent / "noop"
-LONGEST = 900.0
-"""Seconds one size may take, start included."""
 
 
 def noop_seconds(clients: int, rounds: int, *, workers: int, folder: Path) -> list[float]:
@@ -23,18 +19,10 @@ def noop_seconds(clients: int, rounds: int, *, workers: int, folder: Path) -> li
     that wakes the workers are outside. Raises RunError with the last words of the log when the run fails.
     """
     folder.mkdir(parents=True)
-    out, log = folder / "seconds.json", folder / "flower.log"
+    out, log = folder / "seconds.json", folder / launch.LOG
     plan = launch.Resources(nodes=clients, workers=workers, gpus=0, gpu_share=0.0)
     settings = f"clients={clients} rounds={rounds} megabytes=1 out={toml_scalar(str(out))}"
-    env = launch._environment(folder)
-    command = [launch._tool("flwr"), "run", str(APP), "local", "--stream"]
-    command += ["--run-config", settings, "--federation-config", plan.federation_config()]
-    with launch._superlink(env, folder), open(log, "wb") as output:
-        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            process.wait(timeout=LONGEST)
-        finally:
-            end(process)
+    launch.run(folder, plan, app=APP, run_config=settings)
     if not out.is_file():
         raise RunError(f"{clients} no-op clients: the run failed:\n{log.read_text(errors='replace')[-2000:]}")
     return [float(second) for second in json.loads(out.read_text())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,12 @@ class Family:
         self.seen |= set(now)
         if weigh:
             self.peak = max(self.peak, memory(now))
+
+    def await_end(self, patience: float) -> None:
+        """Wait until all members are gone, at most ``patience`` seconds."""
+        deadline = time.monotonic() + patience
+        while self.left and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     @property
     def left(self) -> list[Process]:

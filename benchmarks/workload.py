@@ -39,6 +39,7 @@ def workload(scale: Scale, *, out: Path, cache: Path, name: str) -> RunConfig:
     return RunConfig.from_flat(
         {
             "data.cache": str(cache),
+            "split.clients": 4,
             "train.rounds": scale.rounds,
             "train.steps": scale.steps,
             "measure.every": scale.rounds + 1,

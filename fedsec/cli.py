@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fedsec.config import RunConfig, meanings
 from fedsec.errors import ConfigError, FedsecError, all_at_once
@@ -89,21 +91,30 @@ def read_experiment(file: Path, profile: str, settings: Sequence[str]) -> RunCon
         table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not TOML ({error})") from error
-    profiles = table.pop("profiles", {})
-    arms = {name: flatten(overrides) for name, overrides in table.pop("arms", {}).items()}
+    profiles = _tables(table.pop("profiles", {}), "profiles")
+    arms = {name: flatten(overrides) for name, overrides in _tables(table.pop("arms", {}), "arms").items()}
     flat = flatten(table)
     if profile:
         if profile not in profiles:
             raise ConfigError(f"profile {profile!r}: {file.name} has {', '.join(profiles) or 'none'}")
         chosen = dict(profiles[profile])
         kept = chosen.pop("arms", list(arms))
-        unknown = [name for name in kept if name not in arms]
+        if not isinstance(kept, list):
+            raise ConfigError(f"profile {profile!r}: arms = {kept!r} must be a list of names")
+        unknown = [str(name) for name in kept if not isinstance(name, str) or name not in arms]
         all_at_once(ConfigError, f"profile {profile!r} names arms that are not there", unknown)
         arms = {name: arms[name] for name in kept}
         flat |= flatten(chosen)
     if arms:
         flat["run.arms"] = json.dumps(arms)
     return _absolute(RunConfig.from_flat({**flat, **parse_settings(settings)}))
+
+
+def _tables(found: object, name: str) -> dict[str, dict[str, Any]]:
+    """``found`` as a table of tables; raises ConfigError when the file holds something else under that name."""
+    if not isinstance(found, dict) or not all(isinstance(inner, dict) for inner in found.values()):
+        raise ConfigError(f"{name} = {found!r}: must be tables, one [{name}.NAME] each")
+    return found
 
 
 def parse_settings(settings: Sequence[str]) -> Flat:
@@ -154,7 +165,7 @@ def _run(options: argparse.Namespace) -> int:
         write_config(config, plan.folder)
         needs = launch.resources(config, clients=plan.clients, cells=len(todo))
         with RunProgress(plan.folder, OUT, cells=todo, rounds=config.train.rounds) as progress:
-            launch.run(config, plan.folder, needs, watch=progress.refresh)
+            launch.run(plan.folder, needs, watch=progress.refresh)
     return _draw(plan.folder)
 
 
@@ -192,9 +203,9 @@ def _table(results: dict[str, Any]) -> None:
     arms = results["arms"]
     chosen = ("fid", "frechet-domain", "kid", "recall", "trigger-rate", "false-flag-rate", "attacker-weight")
     names = [name for name in chosen if any(name in scores for scores in arms.values())]
-    table = Table("arm", *names, title=results["experiment"])
+    table = Table("arm", *names, title=Text(results["experiment"]))
     for arm, scores in arms.items():
-        table.add_row(arm, *[_cell(scores.get(name)) for name in names])
+        table.add_row(Text(arm), *[_cell(scores.get(name)) for name in names])
     OUT.print(table)
 
 
@@ -212,13 +223,12 @@ def _data(options: argparse.Namespace) -> int:
     config = _absolute(RunConfig.from_flat({"data.source": options.source, **parse_settings(options.settings)}))
     began = time.monotonic()
     dataset = load(config.data, progress=OUT.is_terminal)
-    table = Table(
-        "class", *dataset.site_names, "all", title=f"{Path(dataset.source).name}: {len(dataset.labels)} images"
-    )
+    title = Text(f"{Path(dataset.source).name}: {len(dataset.labels)} images")
+    table = Table("class", *map(escape, dataset.site_names), "all", title=title)
     for label, name in enumerate(dataset.class_names):
         of_class = dataset.labels == label
         counts = [int((of_class & (dataset.sites == site)).sum()) for site in range(len(dataset.site_names))]
-        table.add_row(name, *map(str, counts), str(int(of_class.sum())))
+        table.add_row(Text(name), *map(str, counts), str(int(of_class.sum())))
     OUT.print(table)
     groups = len(set(dataset.groups.tolist()))
     OUT.print(
@@ -233,7 +243,7 @@ def _data(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace) -> int:
     table = Table("key", "default", "allowed", "meaning")
     for key, default, allowed, meaning in meanings():
-        table.add_row(key, repr(default), allowed, meaning)
+        table.add_row(*map(Text, (key, repr(default), allowed, meaning)))
     OUT.print(table)
     return 0
 

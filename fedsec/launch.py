@@ -7,6 +7,7 @@ run, so the status is read from ``flwr list`` and anything but completed raises.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,15 +17,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fedsec.config import RunConfig
 from fedsec.errors import RunError
 from fedsec.runs import CONFIG
 
 LOG = "flower.log"
+LOCK = ".lock"
+SHORT = "/tmp" if Path("/tmp").is_dir() else None
+"""Where Ray's session goes: the paths of its sockets must stay under a hundred characters."""
 START_WAIT = 60.0
 """Seconds a SuperLink may take to answer."""
 
@@ -58,7 +63,7 @@ def resources(config: RunConfig, *, clients: int, cells: int) -> Resources:
     gpus = 0 if config.speed.device == "cpu" else visible_gpus()
     if config.speed.device == "cuda" and not gpus:
         raise RunError("speed.device = 'cuda': no CUDA device is visible; set speed.device = 'cpu' or 'auto'")
-    share = round(1 / -(-workers // gpus), 4) if gpus else 0.0
+    share = 10_000 // -(-workers // gpus) / 10_000 if gpus else 0.0  # rounded down, or Ray starts one worker less
     return Resources(nodes, workers, gpus, share)
 
 
@@ -79,14 +84,30 @@ def app_folder() -> Path:
     return folder
 
 
-def run(config: RunConfig, folder: Path, plan: Resources, *, watch: Callable[[], None]) -> None:
-    """Run to the end, calling ``watch`` twice a second. Raises RunError with the reason unless the run completed."""
+def run(
+    folder: Path,
+    plan: Resources,
+    *,
+    watch: Callable[[], None] = lambda: None,
+    app: Path | None = None,
+    run_config: str = "",
+) -> None:
+    """Run to the end, calling ``watch`` twice a second. Raises RunError with the reason unless the run completed.
+
+    ``folder``: the run folder; its log goes there, and a lock keeps a second run out of it. ``app``: folder of a Flower
+    app, by default this checkout's. ``run_config``: as for ``flwr run``, by default the folder's ``config.toml``.
+    """
     home = folder.parent.resolve() / ".flower" / folder.name
     home.mkdir(parents=True, exist_ok=True)
-    env = _environment(home)
-    with _superlink(env, home), open(folder / LOG, "ab") as output:
-        command = [_tool("flwr"), "run", str(app_folder()), "local", "--stream"]
-        command += ["--run-config", str(folder / CONFIG), "--federation-config", plan.federation_config()]
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder))
+        ray = stack.enter_context(TemporaryDirectory(prefix="fedsec-", dir=SHORT, ignore_cleanup_errors=True))
+        env = _environment(home, Path(ray))
+        stack.enter_context(_superlink(env, home))
+        output = stack.enter_context(open(folder / LOG, "ab"))
+        command = [_tool("flwr"), "run", str(app or app_folder()), "local", "--stream"]
+        command += ["--run-config", run_config or str(folder / CONFIG)]
+        command += ["--federation-config", plan.federation_config()]
         stream = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
         try:
             while stream.poll() is None:
@@ -96,6 +117,19 @@ def run(config: RunConfig, folder: Path, plan: Resources, *, watch: Callable[[],
             _demand_completed(env, stream.returncode, folder / LOG)
         finally:
             _end(stream)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; the system lets go of it when the process ends, however it ends."""
+    with open(folder / LOCK, "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                f"{folder}: another run is writing to it; wait for it, or choose another run.name"
+            ) from error
+        yield
 
 
 def _demand_completed(env: dict[str, str], code: int, log: Path) -> None:
@@ -186,13 +220,21 @@ def _groups_below(parent: int) -> list[int]:
 def _end_group(group: int) -> None:
     """End what is left of a process group: an interrupted simulation and its Ray do not end by themselves."""
     for how, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-        deadline = time.monotonic() + patience
-        while group in (found for _, _, found in _alive()) and time.monotonic() < deadline:
+        if not _lives(group):
+            return
+        with suppress(ProcessLookupError):  # ended since the look
             os.killpg(group, how)
+        deadline = time.monotonic() + patience
+        while _lives(group) and time.monotonic() < deadline:
             time.sleep(0.2)
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _lives(group: int) -> bool:
+    return any(found == group for _, _, found in _alive())
+
+
+def _environment(home: Path, ray: Path) -> dict[str, str]:
+    """The caller's environment, with Flower and Ray kept to themselves: loopback only, own folders, no calls home."""
     http, control = _free_ports(2)
     quiet = {
         "FLWR_HOME": str(home),
@@ -202,6 +244,8 @@ def _environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(ray),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for 127.0.0.1 as the node's address, on any system
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 Tamper = Callable[[int, Message], Message | None]
@@ -39,11 +40,11 @@ class LocalGrid(Grid):
         }
         self.calls = 0
 
-    def set_run(self, run_id: int) -> None:
+    def set_run(self, run: Run) -> None:
         """One run only."""
 
     @property
-    def run(self):  # type: ignore[no-untyped-def]
+    def run(self) -> Run:
         raise NotImplementedError("no strategy reads it")
 
     def create_message(self, *args: object, **kwargs: object) -> Message:

@@ -60,7 +60,9 @@ def test_missing_and_reordered_tensors_are_refused() -> None:
 
 
 def test_statistics_and_counters_stay_home_unless_shared() -> None:
-    state: Arrays = {f"n.{leaf}": np.zeros(1) for leaf in ("weight", "running_mean", "running_var", "num_batches_tracked")}
+    state: Arrays = {
+        f"n.{leaf}": np.zeros(1) for leaf in ("weight", "running_mean", "running_var", "num_batches_tracked")
+    }
     assert list(shared_arrays(Gan(), state, state)) == ["generator.n.weight"]
     both = shared_arrays(Gan(share="both", statistics="shared"), state, state)
     assert len(both) == 6

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ def config(folder: Path, **changes: object) -> RunConfig:
     flat = {
         "data.count": 160,
         "data.cache": str(folder / "cache"),
+        "split.clients": 4,
         "gan.width": 8,
         "train.rounds": 2,
         "train.steps": 2,
@@ -62,11 +64,19 @@ def command(settings: RunConfig, folder: Path, *, interrupt: signal.Signals | No
     """``fedsec run`` to its end; with ``interrupt``, sent that signal as soon as its workers have trained a round."""
     written = folder / f"{settings.run.name}-settings"
     write_config(settings, written)
-    env = {**os.environ, "FEDSEC_CACHE": str(folder / "unused"), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "fedsec.cli", "run", str(written / "config.toml")]
-    with open(written / "said.txt", "wb") as said:
+    with tempfile.TemporaryDirectory(prefix="ray-") as ray, open(written / "said.txt", "wb") as said:  # a short path
+        env = {**os.environ, "FEDSEC_CACHE": str(folder / "unused"), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": ray}
         process = subprocess.Popen(words, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT)
-    family = Family(process.pid)
+        family = Family(process.pid)
+        _await(process, settings, family, interrupt)
+        family.await_end(GRACE)
+    return Finished(process.returncode, (written / "said.txt").read_text(), family)
+
+
+def _await(
+    process: subprocess.Popen[bytes], settings: RunConfig, family: Family, interrupt: signal.Signals | None
+) -> None:
     try:
         deadline = time.monotonic() + LONGEST
         while process.poll() is None and time.monotonic() < deadline:
@@ -80,7 +90,6 @@ def command(settings: RunConfig, folder: Path, *, interrupt: signal.Signals | No
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait(60)
-    return Finished(process.returncode, (written / "said.txt").read_text(), family)
 
 
 def events(settings: RunConfig) -> str:
@@ -91,9 +100,6 @@ def events(settings: RunConfig) -> str:
 def demand_nothing_left(finished: Finished) -> None:
     """Every process the command ever had is gone, its SuperLink and its Ray included."""
     assert len(finished.family.seen) > 4, "the SuperLink, Ray and its workers were seen"
-    deadline = time.monotonic() + GRACE
-    while finished.family.left and time.monotonic() < deadline:
-        time.sleep(0.25)
     assert finished.family.left == []
 
 
