@@ -81,7 +81,7 @@ def open_run(config: RunConfig) -> Plan:
     plan = plan_run(config)
     dataset = plan.dataset
     runlog.RunLog(plan.folder).run(
-        config=config.to_flat(),
+        config=_without_places(config),
         versions=versions(),
         data={
             "source": Path(dataset.source).name,
@@ -101,6 +101,13 @@ def open_run(config: RunConfig) -> Plan:
         digests=plan.digests,
     )
     return plan
+
+
+def _without_places(config: RunConfig) -> Flat:
+    """The flat configuration with bare names for paths: the event log travels, a machine's folders need not."""
+    flat = config.to_flat()
+    places = ("data.source", "data.cache", "run.out", "measure.fid-weights")
+    return flat | {key: Path(str(flat[key])).name for key in places}
 
 
 def _measured_by(config: RunConfig) -> str:

@@ -17,6 +17,7 @@ from fedsec.client_app import app
 from fedsec.config import RunConfig
 from fedsec.errors import RunError
 from fedsec.reports import runlog
+from fedsec.reports.page import write_report
 from fedsec.reports.results import write_results
 from fedsec.server_app import run_experiment
 from tests.local_grid import LocalGrid, Tamper
@@ -210,6 +211,14 @@ def test_too_few_nodes_is_one_clear_error(tmp_path: Path) -> None:
     settings = config(tmp_path)
     with pytest.raises(RunError, match=r"2 nodes are there.*needs 4"):
         run_experiment(LocalGrid(app, settings.to_flat(), nodes=2), settings, wait=0.1)
+
+
+def test_the_event_log_and_the_report_name_no_folder_of_this_machine(tmp_path: Path) -> None:
+    folder, _ = run(config(tmp_path))
+    write_report(folder)
+    write_results(folder)
+    for name in ("events.jsonl", "results.json", "report.html"):
+        assert str(tmp_path) not in (folder / name).read_text(encoding="utf-8"), name
 
 
 def test_no_number_of_clients_means_one_a_node(tmp_path: Path) -> None:
