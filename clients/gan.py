@@ -29,8 +29,8 @@ class GanClient(NumPyClient):
 
     ``rows``: this site's images. ``kept``: what the site keeps between rounds (discriminator, both optimisers, local
     BatchNorm statistics), as named arrays, empty at first; ``fit`` leaves its successor in ``self.kept``. With
-    ``gan.share = 'both'`` the discriminator travels too. Losses are reported as last batch and epoch mean, since the
-    released FedDetect reads the first and a mean is far less noisy.
+    ``gan.share = 'both'`` the discriminator travels too. Losses are reported as last batch (which the released
+    FedDetect reads), as epoch mean, and on arrival: the received generator against this client's discriminator.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class GanClient(NumPyClient):
             {
                 "g-loss": float(np.mean(losses.generator)),
                 "g-loss-last": losses.generator[-1],
+                "g-loss-arrival": losses.arrival,
                 "d-loss": float(np.mean(losses.discriminator)),
                 "d-loss-last": losses.discriminator[-1],
             },

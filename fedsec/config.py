@@ -85,7 +85,9 @@ class Attack:
 class Defence:
     name: Literal["fed-avg", "fed-detect", "oracle"] = setting("fed-avg", meaning="how replies are weighted")
     rule: Literal["released", "paper", "calibrated"] = setting("calibrated", meaning="FedDetect's reading")
-    reported: Literal["mean", "last"] = setting("mean", meaning="loss statistic the rule reads: epoch mean, last batch")
+    reported: Literal["arrival", "mean", "last"] = setting(
+        "arrival", meaning="generator loss the rule reads: before local training, epoch mean, last batch"
+    )
     decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
     warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")
     false_flags: float = setting(0.01, between(1e-4, 0.2), meaning="calibrated: false-flag rate a client-round")
@@ -170,6 +172,8 @@ class RunConfig:
         kept = {k: v for k, v in self.to_flat().items() if k.split(".")[0] not in ("speed", "run")}
         for key in ("data.source", "data.cache", "data.quarantine"):
             kept.pop(key)
+        if self.defence.name != "fed-detect":
+            kept = {k: v for k, v in kept.items() if k == "defence.name" or not k.startswith("defence.")}
         text = json.dumps([kept, seed, data], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 

@@ -36,7 +36,7 @@ from fedsec.types import Vector
 
 SPREAD = 0.08
 """Standard deviation of honest clients' smoothed relative losses at round 30; measured 0.01-0.13 in clean trials."""
-DRIFT = (15, 60)
+DRIFT = (5, 60)
 """Rounds between which that grows with the square root of the round: local discriminators drift apart like walkers.
 Without it an honest client in one of ten clean trials was ground down after round 50."""
 PRIOR = 12
@@ -81,7 +81,7 @@ class Isolation:
 
 
 def spread_at(number: int) -> float:
-    """The spread of honest clients in round ``number`` (1, 2, ...): 0.057 up to round 15, 0.08 at 30, 0.113 from 60."""
+    """The spread of honest clients in round ``number`` (1, 2, ...): 0.033 up to round 5, 0.08 at 30, 0.113 from 60."""
     return SPREAD * math.sqrt(min(max(number, DRIFT[0]), DRIFT[1]) / 30)
 
 

@@ -163,11 +163,11 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     1. Losses. A non-finite loss, or one beyond ABSURD, is a violation: flagged and counted in any round, weight 0 this
        round, kept out of everything below. The others become sign(L) log(1 + |L|) minus the clients' median, within
        ONE_ROUND: relative, for critics' signed losses too.
-    2. Forest, after ``warmup`` rounds: averages over WINDOW rounds go to ``calibration.isolate``, whose threshold holds
-       ``false_flags`` a client-round; only high losses, fewer than n//2 clients, none when losses are equal.
+    2. Forest, from round FEW_ROUNDS on: averages over WINDOW rounds go to ``calibration.isolate``, whose threshold
+       holds ``false_flags`` a client-round; only high losses, fewer than n//2 clients, none when losses are equal.
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
-    4. Weight: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's compounding as a function of
-       the count, so it comes back with it. Two flags cost nothing; ten in a row leave 2 % of the share (0.8 % of 4).
+    4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
+       compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave 2 % of the share (0.8 % of 4).
 
     Limits: loss is self-reported, an attacker that reports an ordinary one is not seen; an honest client whose loss
     stands out like an attacker's for ten rounds is flagged like one; with fewer than 4 clients only violations count.
@@ -185,14 +185,14 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     reasons = list(violations)
     for (i, value), out, margin in zip(judged.items(), isolation.flagged, isolation.margin, strict=True):
         suspicion[i] = margin
-        flagged[i] = active and out
+        flagged[i] = out
         if flagged[i]:
             reasons[i] = f"generator loss isolated: {value:+.2f} above the median (log scale), margin {margin:.2f} >= 1"
     counts = tuple(
-        min(LONGEST, c + 1) if f else max(0.0, c - RECOVERY) if active and i in judged else c
+        min(LONGEST, c + 1) if f else max(0.0, c - RECOVERY) if i in judged else c
         for i, (c, f) in enumerate(zip(standing.counts, flagged, strict=True))
     )
-    counted = [max(0.0, c - GRACE) for c in counts]
+    counted = [max(0.0, c - GRACE) if active else 0.0 for c in counts]
     weights = _normal([rule.decay ** (c * (c + 1) / 2) for c in counted])
     after = replace(standing, weights=weights, counts=counts, history=history)
     return _settled(losses, after, flagged, suspicion, reasons)

@@ -78,6 +78,7 @@ class RunLog:
         losses: Mapping[int, float],
         last: Mapping[int, float],
         d_losses: Mapping[int, float],
+        arrival: Mapping[int, float] | None = None,
         weights: Mapping[int, float],
         flags: Sequence[int] = (),
         suspicion: Mapping[int, float] | None = None,
@@ -88,7 +89,13 @@ class RunLog:
         gone = [{"partition": d.partition, "site": d.site, "reason": d.reason} for d in dropped]
         self._append(
             {"event": "round", "arm": arm, "seed": seed, "round": round, "losses": losses, "last": last}
-            | {"d_losses": d_losses, "weights": weights, "flags": flags, "suspicion": suspicion or {}}
+            | {
+                "d_losses": d_losses,
+                "arrival": arrival or {},
+                "weights": weights,
+                "flags": flags,
+                "suspicion": suspicion or {},
+            }
             | {"dropped": gone, "seconds": seconds}
         )
 
