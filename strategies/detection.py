@@ -167,7 +167,8 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
        holds ``false_flags`` a client-round; only high losses, fewer than n//2 clients, none when losses are equal.
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
-       compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave 2 % of the share (0.8 % of 4).
+       compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
+       2 % of the share (0.8 % of 4).
 
     Limits: loss is self-reported, an attacker that reports an ordinary one is not seen; an honest client whose loss
     stands out like an attacker's for ten rounds is flagged like one; with fewer than 4 clients only violations count.

@@ -166,12 +166,13 @@ def test_one_spike_flags_nobody() -> None:
     assert not replay(losses).flags.any()
 
 
-def test_warm_up_flags_nobody_but_violators() -> None:
+def test_warm_up_counts_flags_but_moves_no_weight() -> None:
     losses = federation(4, 30, 2)
     losses[:, 0] *= 4
-    flags = replay(losses, Rule(warmup=15)).flags
-    assert not flags[:15].any()
-    assert flags[15:, 0].all()
+    run = replay(losses, Rule(warmup=15))
+    assert run.flags[5:15, 0].all()
+    assert (run.weights[:15] == 0.25).all()
+    assert run.weights[15, 0] < 0.01
 
 
 def test_a_silent_client_keeps_its_record_and_weighs_nothing() -> None:
