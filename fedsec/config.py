@@ -85,8 +85,8 @@ class Attack:
 class Defence:
     name: Literal["fed-avg", "fed-detect", "oracle"] = setting("fed-avg", meaning="how replies are weighted")
     rule: Literal["released", "paper", "calibrated"] = setting("calibrated", meaning="FedDetect's reading")
-    reported: Literal["arrival", "mean", "last"] = setting(
-        "arrival", meaning="generator loss the rule reads: before local training, epoch mean, last batch"
+    reported: Literal["first", "mean", "last"] = setting(
+        "first", meaning="generator loss the rule reads: first three steps, epoch mean, last batch"
     )
     decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
     warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")

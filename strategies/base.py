@@ -92,7 +92,7 @@ class GanStrategy(Strategy):
             losses={fit.partition: fit.metrics.get("g-loss", float("nan")) for fit in fits},
             last={fit.partition: fit.metrics.get("g-loss-last", float("nan")) for fit in fits},
             d_losses={fit.partition: fit.metrics.get("d-loss", float("nan")) for fit in fits},
-            arrival={fit.partition: fit.metrics.get("g-loss-arrival", float("nan")) for fit in fits},
+            first={fit.partition: fit.metrics.get("g-loss-first", float("nan")) for fit in fits},
             weights=weighing.weights,
             flags=list(weighing.flagged),
             suspicion=weighing.suspicion,

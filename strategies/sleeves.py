@@ -27,7 +27,7 @@ class FedDetect(GanStrategy):
         self.standing = Standing.start(len(self.nodes))
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
-        key = {"arrival": "g-loss-arrival", "mean": "g-loss", "last": "g-loss-last"}[self.config.defence.reported]
+        key = {"first": "g-loss-first", "mean": "g-loss", "last": "g-loss-last"}[self.config.defence.reported]
         told = {fit.partition: fit.metrics.get(key, float("nan")) for fit in fits}
         partitions = [node.partition for node in self.nodes]
         verdict, self.standing = judge([told.get(p) for p in partitions], self.standing, self.rule)

@@ -17,9 +17,6 @@ from fedsec.models.losses import LOSSES
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows
 
-ARRIVAL = 6
-"""Batches the arrival loss is averaged over: about a thirtieth of the time of twenty steps."""
-
 
 @dataclass
 class Pair:
@@ -33,9 +30,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses of each step of one round, in order (steps,), and the generator's before the first (``arrival_loss``)."""
+    """Losses of each step of one round, in order. (steps,)"""
 
-    arrival: float
     generator: tuple[float, ...]
     discriminator: tuple[float, ...]
 
@@ -116,38 +112,12 @@ def batches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> list
     return [order[i * batch : (i + 1) * batch] for i in range(steps)]
 
 
-@torch.no_grad()
-def arrival_loss(pair: Pair, labels: np.ndarray, config: RunConfig, *, seed: int, device: str) -> float:
-    """The received generator's loss against this client's own discriminator, before any local step.
-
-    Mean over ARRIVAL batches of latents, labels drawn from ``labels``. The generator of the first step is the server's;
-    after a few steps it has adapted to the client, which hides what sets the client apart. Running statistics and
-    every random stream of the training are left as they are.
-    """
-    loss = LOSSES[config.gan.loss]
-    rng, picks = torch.Generator().manual_seed(address_seed(seed, "arrival")), stream(seed, "arrival labels")
-    networks: tuple[nn.Module, ...] = (pair.generator, pair.discriminator)
-    before = [{name: value.clone() for name, value in network.named_buffers()} for network in networks]
-    for network in networks:
-        network.train()
-    losses = []
-    for _ in range(ARRIVAL):
-        drawn = torch.from_numpy(picks.choice(labels, config.train.batch)).to(device)
-        z = torch.randn(len(drawn), config.gan.latent, generator=rng).to(device)
-        losses.append(float(loss.generator(pair.discriminator(pair.generator(z, drawn), drawn))))
-    for network, buffers in zip(networks, before, strict=True):
-        for name, value in network.named_buffers():
-            value.copy_(buffers[name])
-    return float(np.mean(losses))
-
-
 def train_round(pair: Pair, rows: Rows, config: RunConfig, *, seed: int, device: str) -> StepLosses:
     """``config.train.steps`` alternating D and G steps on ``rows``, one to one, D first, as the release.
 
     The generator's step reuses the fake batch of the discriminator's step, which saves one forward pass.
     """
     loss, augment = LOSSES[config.gan.loss], AUGMENTS[config.gan.augment]
-    arrival = arrival_loss(pair, rows.labels, config, seed=seed, device=device)
     images = torch.from_numpy(to_images(rows.pixels)).to(device=device, memory_format=torch.channels_last)
     labels = torch.from_numpy(np.array(rows.labels)).to(device)
     rng = torch.Generator().manual_seed(address_seed(seed, "latents"))
@@ -176,4 +146,4 @@ def train_round(pair: Pair, rows: Rows, config: RunConfig, *, seed: int, device:
         torch.autograd.backward(loss_g)
         pair.generator_optimiser.step()
         losses.append((float(loss_g.detach()), float(loss_d.detach())))
-    return StepLosses(arrival, tuple(g for g, _ in losses), tuple(d for _, d in losses))
+    return StepLosses(tuple(g for g, _ in losses), tuple(d for _, d in losses))

@@ -78,7 +78,7 @@ class RunLog:
         losses: Mapping[int, float],
         last: Mapping[int, float],
         d_losses: Mapping[int, float],
-        arrival: Mapping[int, float] | None = None,
+        first: Mapping[int, float] | None = None,
         weights: Mapping[int, float],
         flags: Sequence[int] = (),
         suspicion: Mapping[int, float] | None = None,
@@ -91,7 +91,7 @@ class RunLog:
             {"event": "round", "arm": arm, "seed": seed, "round": round, "losses": losses, "last": last}
             | {
                 "d_losses": d_losses,
-                "arrival": arrival or {},
+                "first": first or {},
                 "weights": weights,
                 "flags": flags,
                 "suspicion": suspicion or {},

@@ -119,7 +119,7 @@ def test_one_bad_reply_is_dropped_with_site_and_reason_and_the_round_goes_on(nam
 def test_an_extra_metric_or_a_nan_loss_does_not_drop_a_good_update(tmp_path: Path) -> None:
     def tamper(partition: int, reply: Message) -> Message | None:
         training = "arrays" in reply.content.array_records
-        return changed(reply, g_loss=float("nan"), surprise=1.0) if partition == 1 and training else reply
+        return changed(reply, g_loss_first=float("nan"), surprise=1.0) if partition == 1 and training else reply
 
     arms = json.dumps({"fed-detect": {"defence.name": "fed-detect"}})
     folder, _ = run(config(tmp_path, run__arms=arms), tamper=tamper)
