@@ -119,6 +119,8 @@ def _check(dataset: Dataset, split: Split) -> None:
                 f"split.scheme = 'site': {dataset.source} knows no sites. Remedy: add a site column or another scheme"
             )
         return
+    if split.clients < 1:
+        raise DataError("split.clients = 0 stands for the nodes of a run, and here is none. Remedy: name a number")
     if n < split.clients:
         raise DataError(
             f"split.clients = {split.clients}: fewer images than clients, {n} in training; each client needs one. "

@@ -84,8 +84,8 @@ def test_schemes_skew_as_they_promise(phantom: Dataset) -> None:
         parts = partition(unmapped(phantom), split, seed=0)
         return float(np.std([phantom.labels[part].mean() for part in parts]))
 
-    assert spread(Split(scheme="dirichlet", alpha=0.2)) > spread(Split(scheme="dirichlet", alpha=1000.0))
-    parts = partition(unmapped(phantom), Split(scheme="pathological", classes=1), seed=0)
+    assert spread(Split("dirichlet", 4, 0.2)) > spread(Split("dirichlet", 4, 1000.0))
+    parts = partition(unmapped(phantom), Split("pathological", 4, classes=1), seed=0)
     assert [set(phantom.labels[part].tolist()) for part in parts] == [{0}, {1}, {0}, {1}]
     sites = partition(unmapped(phantom), Split(scheme="site"), seed=0)
     assert [set(phantom.sites[part].tolist()) for part in sites] == [{0}, {1}, {2}, {3}]
@@ -95,6 +95,7 @@ def test_schemes_skew_as_they_promise(phantom: Dataset) -> None:
     ("split", "said"),
     [
         (Split(clients=500), "fewer images than clients"),
+        (Split(clients=0), "name a number"),
         (Split(scheme="dirichlet", clients=150, alpha=0.01), "a client would get no image"),
         (Split(scheme="pathological", clients=4, classes=3), "must be between"),
         (Split(scheme="pathological", clients=1, classes=1), "images would go to nobody"),
