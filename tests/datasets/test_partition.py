@@ -95,7 +95,7 @@ def test_schemes_skew_as_they_promise(phantom: Dataset) -> None:
     ("split", "said"),
     [
         (Split(clients=500), "fewer images than clients"),
-        (Split(clients=0), "name a number"),
+        (Split(clients=0), "stands for the nodes"),
         (Split(scheme="dirichlet", clients=150, alpha=0.01), "a client would get no image"),
         (Split(scheme="pathological", clients=4, classes=3), "must be between"),
         (Split(scheme="pathological", clients=1, classes=1), "images would go to nobody"),
