@@ -8,7 +8,7 @@ import numpy as np
 from flwr.client import NumPyClient
 from flwr.common.typing import NDArrays, Scalar
 
-from fedsec.config import RunConfig
+from fedsec.config import FIRST_STEPS, RunConfig
 from fedsec.models.training import (
     Pair,
     load_network,
@@ -23,9 +23,6 @@ from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Rows
 from fedsec.weights import shared_arrays
 
-FIRST = 3
-"""Steps at the start of a round, before the generator adapts to this client, which hides what sets the client apart."""
-
 
 class GanClient(NumPyClient):
     """Trains the global generator against a discriminator of its own for some steps a round.
@@ -33,7 +30,7 @@ class GanClient(NumPyClient):
     ``rows``: this site's images. ``kept``: what the site keeps between rounds (discriminator, both optimisers, local
     BatchNorm statistics), as named arrays, empty at first; ``fit`` leaves its successor in ``self.kept``. With
     ``gan.share = 'both'`` the discriminator travels too. Losses are reported as last batch (which the released
-    FedDetect reads), as epoch mean, and over the FIRST steps, while the generator is still nearly the server's.
+    FedDetect reads), as epoch mean, and over the FIRST_STEPS, while the generator is still nearly the server's.
     """
 
     def __init__(
@@ -78,7 +75,7 @@ class GanClient(NumPyClient):
             {
                 "g-loss": float(np.mean(losses.generator)),
                 "g-loss-last": losses.generator[-1],
-                "g-loss-first": float(np.mean(losses.generator[:FIRST])),
+                "g-loss-first": float(np.mean(losses.generator[:FIRST_STEPS])),
                 "d-loss": float(np.mean(losses.discriminator)),
                 "d-loss-last": losses.discriminator[-1],
             },

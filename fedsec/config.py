@@ -17,6 +17,9 @@ from fedsec.errors import ConfigError, all_at_once
 from fedsec.settings import above, at_least, between, checked, setting
 from fedsec.types import Flat, Scalar
 
+FIRST_STEPS = 3
+"""Steps at a round's start that have a loss of their own in the report: the generator is still nearly the server's."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -85,12 +88,17 @@ class Attack:
 class Defence:
     name: Literal["fed-avg", "fed-detect", "oracle"] = setting("fed-avg", meaning="how replies are weighted")
     rule: Literal["released", "paper", "calibrated"] = setting("calibrated", meaning="FedDetect's reading")
-    reported: Literal["first", "mean", "last"] = setting(
-        "first", meaning="generator loss the rule reads: first three steps, epoch mean, last batch"
+    reported: Literal["auto", "drop", "first", "mean", "last"] = setting(
+        "auto", meaning="generator loss read: first 3 steps, all, last, or the drop first to all; auto: by rule"
     )
     decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
     warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")
     false_flags: float = setting(0.01, between(1e-4, 0.2), meaning="calibrated: false-flag rate a client-round")
+
+    @property
+    def reads(self) -> str:
+        """``reported`` with 'auto' resolved."""
+        return {"calibrated": "drop"}.get(self.rule, "last") if self.reported == "auto" else self.reported
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,7 @@ class RunConfig:
         kept = {k: v for k, v in self.to_flat().items() if k.split(".")[0] not in ("speed", "run")}
         for key in ("data.source", "data.cache", "data.quarantine"):
             kept.pop(key)
+        kept["defence.reported"] = self.defence.reads
         if self.defence.name != "fed-detect":
             kept = {k: v for k, v in kept.items() if k == "defence.name" or not k.startswith("defence.")}
         text = json.dumps([kept, seed, data], sort_keys=True)
@@ -250,8 +259,23 @@ def _cross_checks(config: RunConfig) -> list[str]:
         mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
     if config.gan.loss != "wgan-gp" and config.train.penalty != Train().penalty:
         mistakes.append(f"train.penalty = {config.train.penalty}: only gan.loss = 'wgan-gp' has a penalty")
+    mistakes += _detection_checks(config)
     if not config.run.name or any(c in config.run.name for c in "/\\:\0") or config.run.name.startswith("."):
         mistakes.append(f"run.name = {config.run.name!r}: must be a plain folder name")
+    return mistakes
+
+
+def _detection_checks(config: RunConfig) -> list[str]:
+    if config.defence.name != "fed-detect" or config.defence.reads != "drop":
+        return []
+    mistakes = []
+    if config.defence.rule != "calibrated":
+        mistakes.append(f"defence.reported = 'drop': rule {config.defence.rule!r} reads a loss; take 'last' or 'auto'")
+    if config.train.steps < 2 * FIRST_STEPS:
+        mistakes.append(
+            f"train.steps = {config.train.steps}: FedDetect compares a round's first {FIRST_STEPS} with all of them; "
+            f"take at least {2 * FIRST_STEPS}, or set defence.reported = 'mean'"
+        )
     return mistakes
 
 

@@ -21,46 +21,41 @@ from sklearn.ensemble import IsolationForest
 
 from fedsec.config import Defence
 from fedsec.errors import ConfigError, RunError
-from strategies.calibration import FEWEST, isolate, spread_at
+from strategies.calibration import isolate
+from strategies.evidence import READINGS, WINDOW, History, Losses, Reading, relative, smoothed, violation
 
-Losses = Sequence[float | None]
-"""One generator loss a client, by partition; None for a client that sent no reply this round."""
-
-ABSURD = 1e6
-"""|loss| beyond it is a violation: float16 ends at 65 504, cross-entropy near 1e2, a runaway critic near 1e4."""
 CERTAIN = 1000.0
 """Suspicion of a violation; above any that the forest gives."""
-WINDOW = 10
-"""Rounds a client's relative loss is averaged over."""
-FEW_ROUNDS = 5
-"""A client with fewer usable rounds in the window is not judged."""
-ONE_ROUND = 0.7
-"""Bound on one round's relative loss: a single spike moves the mean of ten by about one honest deviation."""
 RECOVERY = 0.2
 """What a round without a flag takes off the count: who is flagged in fewer than one round of six gets back to 0."""
 GRACE = 2
 """Flags on record that cost nothing yet."""
 LONGEST = 13.0
 """Largest count; at decay 0.9 a share of 1e-3, and 55 clear rounds until nothing is lost."""
+UNHEARD = 0.5
+"""Below this part of a fair share a client hardly shapes the generator any more."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A reading of FedDetect and its constants; ``false_flags`` is the calibrated rule's rate a client-round."""
+    """A reading of FedDetect and its constants. Of the calibrated rule alone: ``false_flags``, its rate a client-round,
+    and ``reading``, which number of READINGS it is given."""
 
     name: str = "calibrated"
     decay: float = 0.9
     warmup: int = 10
     false_flags: float = 0.01
+    reading: str = "drop"
 
     def __post_init__(self) -> None:
-        if self.name not in RULES:
-            raise ConfigError(f"defence.rule = {self.name!r}: must be one of {', '.join(map(repr, RULES))}")
+        for key, value, table in (("rule", self.name, list(RULES)), ("reported", self.reading, list(READINGS))):
+            if value not in table:
+                raise ConfigError(f"defence.{key} = {value!r}: must be one of {', '.join(map(repr, table))}")
 
 
 def rule_of(defence: Defence) -> Rule:
     """The rule a run configuration asks for."""
-    return Rule(defence.rule, defence.decay, defence.warmup, defence.false_flags)
+    return Rule(defence.rule, defence.decay, defence.warmup, defence.false_flags, defence.reads)
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class Standing:
 
     weights: tuple[float, ...]
     counts: tuple[float, ...]
-    history: tuple[tuple[float | None, ...], ...] = ()
+    history: History = ()
     round: int = 0
 
     @classmethod
@@ -160,26 +155,31 @@ def paper(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict, Stan
 def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict, Standing]:
     """Ours: the four steps with checked losses, one-sided history-aware flags at a held rate, and a record that heals.
 
-    1. Losses. A non-finite loss, or one beyond ABSURD, is a violation: flagged and counted in any round, weight 0 this
-       round, kept out of everything below. The others become sign(L) log(1 + |L|) minus the clients' median, within
-       ONE_ROUND: relative, for critics' signed losses too.
-    2. Forest, from round FEW_ROUNDS on: averages over WINDOW rounds go to ``calibration.isolate``, whose threshold
-       holds ``false_flags`` a client-round; only high losses, fewer than n//2 clients, none when losses are equal.
+    1. Losses, as ``READINGS[rule.reading]`` reads them. A non-finite one, or one beyond ABSURD, is a violation: flagged
+       and counted in any round, weight 0 this round, kept out of everything below. The others become relative to the
+       clients' median.
+    2. Forest, from the fifth round on: averages over WINDOW rounds go to ``calibration.isolate``, whose threshold
+       holds ``false_flags`` a client-round; only high values, fewer than n//2 clients, none when they are equal. A
+       client that weighs less than UNHEARD of its share is given the allowance its absence calls for.
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
        compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
        2 % of the share (0.8 % of 4).
 
     Limits: loss is self-reported, an attacker that reports an ordinary one is not seen; an honest client whose loss
-    stands out like an attacker's for ten rounds is flagged like one; with fewer than 4 clients only violations count.
+    stands out like an attacker's for ten rounds is flagged like one, until its absence is allowed for; with fewer than
+    4 clients only violations count.
     """
-    violations = [_violation(loss) for loss in losses]
-    relative = _relative(losses, violations)
-    history = (*standing.history, relative)[-WINDOW:]
-    values = _smoothed(history, relative)
-    judged = {i: value for i, value in enumerate(values) if value is not None}
+    reading = READINGS[rule.reading]
+    violations = [violation(loss) for loss in losses]
+    history = (*standing.history, relative(losses, reading))[-WINDOW:]
+    judged = {
+        i: _allowed(value, standing.weights[i] * len(losses), reading)
+        for i, value in enumerate(smoothed(history))
+        if value is not None
+    }
     isolation = isolate(
-        np.array(list(judged.values()), dtype=np.float64), rule.false_flags, spread_at(standing.round + 1)
+        np.array(list(judged.values()), dtype=np.float64), rule.false_flags, reading.spread(standing.round + 1)
     )
     active = standing.round >= rule.warmup
     flagged, suspicion = [bool(v) for v in violations], [CERTAIN if v else 0.0 for v in violations]
@@ -188,7 +188,7 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
         suspicion[i] = margin
         flagged[i] = out
         if flagged[i]:
-            reasons[i] = f"generator loss isolated: {value:+.2f} above the median (log scale), margin {margin:.2f} >= 1"
+            reasons[i] = f"{rule.reading} of the loss isolated: {value:+.2f} from the median, margin {margin:.2f} >= 1"
     counts = tuple(
         min(LONGEST, c + 1) if f else max(0.0, c - RECOVERY) if i in judged else c
         for i, (c, f) in enumerate(zip(standing.counts, flagged, strict=True))
@@ -204,6 +204,11 @@ RULES: dict[str, Callable[[Losses, Standing, Rule], tuple[Verdict, Standing]]] =
     "paper": paper,
     "calibrated": calibrated,
 }
+
+
+def _allowed(value: float, part: float, reading: Reading) -> float:
+    """A suspicious value less what comes of absence itself. ``part``: the client's weight over a fair share."""
+    return value / reading.absence if value > 0 and part < UNHEARD else value
 
 
 def _forest(losses: Losses, *, active: bool) -> tuple[list[bool], list[float], list[str]]:
@@ -247,36 +252,3 @@ def _settled(
     weights = _normal(shares if math.fsum(shares) > 0 else [float(h) for h in heard])
     verdict = Verdict(tuple(flagged), tuple(suspicion), weights, tuple(reasons))
     return verdict, replace(after, round=after.round + 1)
-
-
-def _violation(loss: float | None) -> str:
-    """What is wrong with a reported loss by itself; '' when nothing is."""
-    if loss is None:
-        return ""
-    if not math.isfinite(loss):
-        return f"reported generator loss {float(loss)} is not finite"
-    return f"reported generator loss {loss:.3g} is beyond {ABSURD:.0e}" if abs(loss) > ABSURD else ""
-
-
-def _relative(losses: Losses, violations: Sequence[str]) -> tuple[float | None, ...]:
-    """Per client sign(L) log(1 + |L|) minus the median over clients; None where there is no usable loss."""
-    usable = {
-        i: math.copysign(math.log1p(abs(loss)), loss)
-        for i, loss in enumerate(losses)
-        if loss is not None and not violations[i]
-    }
-    if len(usable) < FEWEST:  # the median of so few is no yardstick
-        return (None,) * len(losses)
-    middle = float(np.median(list(usable.values())))
-    bounded = {i: min(ONE_ROUND, max(-ONE_ROUND, value - middle)) for i, value in usable.items()}
-    return tuple(bounded.get(i) for i in range(len(losses)))
-
-
-def _smoothed(history: Sequence[Sequence[float | None]], now: Sequence[float | None]) -> list[float | None]:
-    """Mean over the remembered rounds, for clients with a usable loss now and in FEW_ROUNDS of them."""
-    known = [[row[i] for row in history] for i in range(len(now))]
-    usable = [[v for v in row if v is not None] for row in known]
-    return [
-        math.fsum(row) / len(row) if here is not None and len(row) >= FEW_ROUNDS else None
-        for row, here in zip(usable, now, strict=True)
-    ]

@@ -10,6 +10,7 @@ from fedsec.reports.runlog import RunLog
 from fedsec.types import Arrays, Fit
 from strategies.base import GanStrategy, Weighing
 from strategies.detection import Standing, judge, rule_of
+from strategies.evidence import READINGS
 
 
 class FedAvg(GanStrategy):
@@ -24,11 +25,11 @@ class FedDetect(GanStrategy):
     ) -> None:
         super().__init__(config, arm=arm, seed=seed, nodes=nodes, initial=initial, log=log)
         self.rule = rule_of(config.defence)
+        self.read = READINGS[config.defence.reads].of
         self.standing = Standing.start(len(self.nodes))
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
-        key = {"first": "g-loss-first", "mean": "g-loss", "last": "g-loss-last"}[self.config.defence.reported]
-        told = {fit.partition: fit.metrics.get(key, float("nan")) for fit in fits}
+        told = {fit.partition: self.read(fit.metrics) for fit in fits}
         partitions = [node.partition for node in self.nodes]
         verdict, self.standing = judge([told.get(p) for p in partitions], self.standing, self.rule)
         shares = dict(zip(partitions, verdict.weights, strict=True))

@@ -55,6 +55,9 @@ def test_all_mistakes_come_at_once() -> None:
         ({"train.penalty": 3.0}, "wgan-gp"),
         ({"train.lr": float("nan")}, "must be a number"),
         ({"gan.mirror": 1}, "must be bool"),
+        ({"defence.name": "fed-detect", "train.steps": 5}, "take at least 6"),
+        ({"run.arms": '{"a": {"defence.name": "fed-detect", "train.steps": 2}}'}, "arm 'a': train.steps = 2"),
+        ({"defence.name": "fed-detect", "defence.rule": "paper", "defence.reported": "drop"}, "reads a loss"),
         ({"train.rounds": True}, "must be int"),
     ],
 )
@@ -72,6 +75,14 @@ def test_digest_ignores_speed_and_place_but_nothing_else() -> None:
         assert RunConfig.from_flat({**base.to_flat(), key: value}).digest(seed=0, data="d") != digest
     assert base.digest(seed=1, data="d") != digest
     assert base.digest(seed=0, data="e") != digest
+
+
+def test_what_a_rule_reads_by_itself_is_the_same_cell_as_when_it_is_named() -> None:
+    for rule, reads in {"released": "last", "paper": "last", "calibrated": "drop"}.items():
+        told = {"defence.name": "fed-detect", "defence.rule": rule}
+        auto, named = RunConfig.from_flat(told), RunConfig.from_flat({**told, "defence.reported": reads})
+        assert auto.defence.reads == reads
+        assert auto.digest(seed=0, data="d") == named.digest(seed=0, data="d")
 
 
 @settings(deadline=None, max_examples=50)

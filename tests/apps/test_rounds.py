@@ -25,7 +25,7 @@ from tests.local_grid import LocalGrid, Tamper
 ARMS = {
     "vanilla": {},
     "attack": {"attack.name": "patch"},
-    "attack+fed-detect": {"attack.name": "patch", "defence.name": "fed-detect"},
+    "attack+fed-detect": {"attack.name": "patch", "defence.name": "fed-detect", "train.steps": 6},
     "attack+oracle": {"attack.name": "patch", "defence.name": "oracle"},
 }
 
@@ -121,7 +121,7 @@ def test_an_extra_metric_or_a_nan_loss_does_not_drop_a_good_update(tmp_path: Pat
         training = "arrays" in reply.content.array_records
         return changed(reply, g_loss_first=float("nan"), surprise=1.0) if partition == 1 and training else reply
 
-    arms = json.dumps({"fed-detect": {"defence.name": "fed-detect"}})
+    arms = json.dumps({"fed-detect": {"defence.name": "fed-detect", "train.steps": 6}})
     folder, _ = run(config(tmp_path, run__arms=arms), tamper=tamper)
     for row in runlog.read(folder).cells["fed-detect", 0].rounds:
         assert not row.dropped

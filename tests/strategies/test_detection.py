@@ -1,4 +1,4 @@
-"""Rule ``calibrated``: rates on recorded and drawn losses, the record's dynamics, and what it does with odd replies."""
+"""Rule ``calibrated`` on the level of losses: rates on recorded and drawn ones, the record, odd replies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import pytest
 from fedsec.config import Defence
 from fedsec.errors import ConfigError, RunError
 from fedsec.seeds import stream
-from strategies.detection import LONGEST, RULES, Losses, Rule, Standing, judge, rule_of
+from strategies.detection import LONGEST, RULES, Rule, Standing, judge, rule_of
+from strategies.evidence import Losses
 
 Matrix = npt.NDArray[np.float64]
 TRACES: dict[str, list[list[float]]] = json.loads((Path(__file__).parent / "traces.json").read_text())["traces"]
 CLEAN = sorted(name for name in TRACES if not name.startswith("atk"))
 ATTACKED = sorted(name for name in TRACES if name.startswith("atk"))
-WARMUP = Rule().warmup
+LEVEL = Rule(reading="mean")
+WARMUP = LEVEL.warmup
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def replay(losses: Matrix | list[list[float]], rule: Rule | None = None) -> Repl
     standing = Standing.start(len(losses[0]))
     verdicts = []
     for row in losses:
-        verdict, standing = judge([float(v) for v in row], standing, rule or Rule())
+        verdict, standing = judge([float(v) for v in row], standing, rule or LEVEL)
         verdicts.append(verdict)
     return Replay(
         np.array([v.flagged for v in verdicts]),
@@ -108,7 +110,7 @@ def test_two_of_four_reach_the_papers_gate_and_are_not_flagged() -> None:
 
 
 def test_two_flags_cost_nothing_ten_nearly_all_and_a_clear_record_comes_back() -> None:
-    rule = Rule(warmup=0)
+    rule = Rule(warmup=0, reading="mean")
     standing = Standing.start(4)
     shares = []
     for _ in range(10):
@@ -126,7 +128,7 @@ def test_two_flags_cost_nothing_ten_nearly_all_and_a_clear_record_comes_back() -
 def test_the_record_is_bounded() -> None:
     standing = Standing.start(4)
     for _ in range(40):
-        _, standing = judge([float("inf"), 1.0, 1.1, 0.9], standing, Rule())
+        _, standing = judge([float("inf"), 1.0, 1.1, 0.9], standing, LEVEL)
     assert standing.counts[0] == LONGEST
 
 
@@ -136,8 +138,8 @@ def test_a_loss_that_cannot_be_is_a_violation_and_touches_nobody_else(loss: floa
     plain, lied = Standing.start(n - 1), Standing.start(n)
     for row in federation(n, 25, 3):
         honest = [float(v) for v in row[1:]]
-        without, plain = judge(honest, plain, Rule())
-        verdict, lied = judge([loss, *honest], lied, Rule())
+        without, plain = judge(honest, plain, LEVEL)
+        verdict, lied = judge([loss, *honest], lied, LEVEL)
         assert verdict.flagged == (True, *without.flagged)
         assert verdict.weights[0] == 0
         assert verdict.suspicion[0] > max(verdict.suspicion[1:])
@@ -147,7 +149,7 @@ def test_a_loss_that_cannot_be_is_a_violation_and_touches_nobody_else(loss: floa
 
 
 def test_when_all_lie_all_are_flagged_and_someone_still_weighs() -> None:
-    verdict, _ = judge([float("nan"), float("inf"), 1e9, None], Standing.start(4), Rule())
+    verdict, _ = judge([float("nan"), float("inf"), 1e9, None], Standing.start(4), LEVEL)
     assert verdict.flagged == (True, True, True, False)
     assert verdict.weights == pytest.approx((1 / 3, 1 / 3, 1 / 3, 0))
 
@@ -169,7 +171,7 @@ def test_one_spike_flags_nobody() -> None:
 def test_warm_up_counts_flags_but_moves_no_weight() -> None:
     losses = federation(4, 30, 2)
     losses[:, 0] *= 4
-    run = replay(losses, Rule(warmup=15))
+    run = replay(losses, Rule(warmup=15, reading="mean"))
     assert run.flags[5:15, 0].all()
     assert (run.weights[:15] == 0.25).all()
     assert run.weights[15, 0] < 0.01
@@ -180,13 +182,13 @@ def test_a_silent_client_keeps_its_record_and_weighs_nothing() -> None:
     losses[:, 0] *= 3
     before = replay(losses).standing
     row: Losses = [None, *map(float, losses[-1, 1:])]
-    verdict, after = judge(row, before, Rule())
+    verdict, after = judge(row, before, LEVEL)
     assert not verdict.flagged[0]
     assert verdict.suspicion[0] == 0
     assert verdict.weights[0] == 0
     assert sum(verdict.weights) == pytest.approx(1)
     assert after.counts[0] == before.counts[0]
-    verdict, after = judge([None] * 4, before, Rule())
+    verdict, after = judge([None] * 4, before, LEVEL)
     assert verdict.weights == pytest.approx(before.weights)
     assert after.counts == before.counts
 
@@ -205,7 +207,7 @@ def test_standing_reads_back_what_it_wrote_and_refuses_the_rest() -> None:
     row: Losses = [1.0, 1.2, None, 3.0]
     standing = Standing.start(4)
     for _ in range(12):
-        _, standing = judge(row, standing, Rule())
+        _, standing = judge(row, standing, LEVEL)
     assert Standing.from_json(standing.to_json()) == standing
     with pytest.raises(FrozenInstanceError):
         standing.round = 3  # type: ignore[misc]
@@ -225,7 +227,11 @@ def test_standing_reads_back_what_it_wrote_and_refuses_the_rest() -> None:
 
 
 def test_the_rule_comes_from_the_configuration() -> None:
-    assert rule_of(Defence(rule="paper", decay=0.8, warmup=3, false_flags=0.05)) == Rule("paper", 0.8, 3, 0.05)
+    told = Defence(rule="paper", decay=0.8, warmup=3, false_flags=0.05)
+    assert rule_of(told) == Rule("paper", 0.8, 3, 0.05, "last")
     assert rule_of(Defence()) == Rule()
-    with pytest.raises(ConfigError, match="must be one of"):
+    assert rule_of(Defence(reported="first")) == Rule(reading="first")
+    with pytest.raises(ConfigError, match="rule = 'mine': must be one of"):
         Rule("mine")
+    with pytest.raises(ConfigError, match="reported = 'auto': must be one of"):
+        Rule(reading="auto")
