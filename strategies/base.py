@@ -25,11 +25,15 @@ MOST_UNHEARD = 3
 
 @dataclass(frozen=True)
 class Weighing:
-    """What a strategy decides about one round's replies. ``weights``: partition -> share, sum 1 over the replies."""
+    """What a strategy decides about one round's replies. ``weights``: partition -> share, sum 1 over the replies.
+
+    ``evidence``: what it read of each client, as reported; ``suspicion``: what it made of that.
+    """
 
     weights: dict[int, float]
     flagged: tuple[int, ...] = ()
     suspicion: dict[int, float] = field(default_factory=dict)
+    evidence: dict[int, float] = field(default_factory=dict)
 
 
 class GanStrategy(Strategy):
@@ -96,6 +100,7 @@ class GanStrategy(Strategy):
             weights=weighing.weights,
             flags=list(weighing.flagged),
             suspicion=weighing.suspicion,
+            evidence=weighing.evidence,
             dropped=dropped,
             seconds=time.monotonic() - self.started,
         )

@@ -39,6 +39,7 @@ class FedDetect(GanStrategy):
             heard,
             tuple(p for p, flagged in zip(partitions, verdict.flagged, strict=True) if flagged),
             dict(zip(partitions, verdict.suspicion, strict=True)),
+            told,
         )
 
 

@@ -31,6 +31,7 @@ def client_sections(record: RunRecord) -> tuple[str, str]:
     key = figures.legend(_client_key(record, list(dict.fromkeys(arm for arm, _ in cells))))
     mean = _per_client(record, cells, "generator loss", lambda row: row.losses)
     other = _per_client(record, cells, "discriminator loss", lambda row: row.d_losses)
+    read = _per_client(record, cells, "what the defence reads", lambda row: row.evidence)
     weights = _per_client(record, cells, "weight", lambda row: row.weights, log=True)
     first = next(seed for seed in record.header.seeds if any(its == seed for _, its in cells))
     signs = (
@@ -43,6 +44,7 @@ def client_sections(record: RunRecord) -> tuple[str, str]:
         key,
         plots([drawn for (_, seed), drawn in mean.items() if seed == first]),
         details("Other seeds", plots([drawn for (_, seed), drawn in mean.items() if seed != first])),
+        details("What FedDetect read of them", plots(list(read.values()))),
         details("Discriminator losses", plots([drawn for drawn in other.values() if drawn])),
     )
     told = f"Share of each client in the server's average. A triangle at the bottom: below {figures.FLOOR:g}, or zero."

@@ -68,6 +68,7 @@ class RoundRow:
     weights: dict[int, float]
     flags: tuple[int, ...]
     suspicion: dict[int, float]
+    evidence: dict[int, float]
     dropped: tuple[Dropped, ...]
     seconds: float
 
@@ -198,6 +199,7 @@ def round_of(event: Event) -> RoundRow:
         weights=_by_partition(event["weights"]),
         flags=tuple(map(int, event["flags"])),
         suspicion=_by_partition(event["suspicion"]),
+        evidence=_by_partition(event.get("evidence", {})),  # logs before 2026-11-25 have none
         dropped=tuple(Dropped(int(d["partition"]), str(d["site"]), str(d["reason"])) for d in event["dropped"]),
         seconds=float(event["seconds"]),
     )

@@ -82,10 +82,12 @@ class RunLog:
         weights: Mapping[int, float],
         flags: Sequence[int] = (),
         suspicion: Mapping[int, float] | None = None,
+        evidence: Mapping[int, float] | None = None,
         dropped: Sequence[Dropped] = (),
         seconds: float,
     ) -> None:
-        """One aggregated round, by partition: losses of the generator (epoch mean, last batch) and discriminator."""
+        """One aggregated round, by partition: losses of the generator (epoch mean, last batch, first steps) and
+        discriminator; what the defence read (``evidence``), made of it (``suspicion``) and did (flags, weights)."""
         gone = [{"partition": d.partition, "site": d.site, "reason": d.reason} for d in dropped]
         self._append(
             {"event": "round", "arm": arm, "seed": seed, "round": round, "losses": losses, "last": last}
@@ -95,6 +97,7 @@ class RunLog:
                 "weights": weights,
                 "flags": flags,
                 "suspicion": suspicion or {},
+                "evidence": evidence or {},
             }
             | {"dropped": gone, "seconds": seconds}
         )

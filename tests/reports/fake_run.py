@@ -140,6 +140,7 @@ def _round(log: RunLog, plan: Plan, arm: str, seed: int, number: int, random: np
         weights=weights,
         flags=flags,
         suspicion={p: float(p == 0) for p in losses} if defended else {},
+        evidence={p: 0.1 * (p == 0) for p in losses} if defended else {},
         dropped=dropped,
         seconds=1.25,
     )

@@ -133,6 +133,12 @@ def test_drawn_again_it_is_the_same_bytes_anywhere(finished_run: Path, report: s
     assert not [path for path in moved.iterdir() if path.name.startswith(".")]
 
 
+def test_a_defended_arm_shows_what_its_defence_read(report: str) -> None:
+    assert "What FedDetect read of them" in report
+    assert report.count("what the defence reads, arm attack+fed-detect, seed") >= 1
+    assert "what the defence reads, arm vanilla" not in report
+
+
 def test_scores_and_footnotes(report: str) -> None:
     assert "<sup>1</sup>" in report
     assert "nobody attacks in this arm" in report
@@ -145,6 +151,7 @@ def test_one_seed_says_that_there_is_no_interval(tmp_path: Path) -> None:
     assert "One seed: there is no interval" in text
     assert "No sample grid was written." in text
     assert "Other seeds" not in text
+    assert "What FedDetect read" not in text, "no arm has a defence that reads"
 
 
 def test_a_run_that_only_started(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ SMALL = Plan(rounds=4, pictures=False)
 def one_round(log: RunLog, number: int, *, arm: str = "vanilla", loss: float = 1.0) -> None:
     log.round(
         arm, 0, number, losses={0: loss}, last={0: loss}, d_losses={}, weights={0: 1.0}, seconds=0.1,
-        dropped=[Dropped(2, "vienna", "shape (1,)")], flags=[0], suspicion={0: 0.5},
+        dropped=[Dropped(2, "vienna", "shape (1,)")], flags=[0], suspicion={0: 0.5}, evidence={0: math.nan},
     )  # fmt: skip
 
 
@@ -47,6 +47,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert (its.digest, its.seconds, its.samples) == ("d1", 3.5, ((1, "samples/vanilla-0-0001.png"),))
     assert its.rounds[0].dropped == (Dropped(2, "vienna", "shape (1,)"),)
     assert (its.rounds[0].losses, its.rounds[0].flags, its.rounds[0].suspicion) == ({0: 1.0}, (0,), {0: 0.5})
+    assert math.isnan(its.rounds[0].evidence[0]), "what the defence read is kept as it was"
     assert its.final()["kid"].score == Score("kid", 0.5, 100, "lower")
     assert record.end is not None
     assert (record.end.status, record.end.reason, record.end.wall_seconds) == ("failed", "a worker died", 9.0)
