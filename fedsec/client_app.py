@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedsec import records
 from fedsec.config import Data, RunConfig, Split
 from fedsec.errors import ConfigError
-from fedsec.types import Rows
+from fedsec.types import Rows, SiteReport
 
 app = ClientApp()
 
@@ -19,10 +20,12 @@ app = ClientApp()
 @app.query()
 def who(message: Message, context: Context) -> Message:
     """Answer the roll call; a real site checks here that it can take part, before any training."""
-    if not _simulated(context):
-        config = _site_config(context)
-        _site_rows(config.data)
-    return records.answer_roll_call(message, context)
+    if _simulated(context):
+        return records.answer_roll_call(message, context)
+    rows, classes = _site_rows(_site_config(context).data)
+    counts = tuple(int(n) for n in np.bincount(rows.labels, minlength=len(classes)))
+    report = SiteReport(str(context.node_config["site"]), classes, counts, rows.pixels.shape[3])
+    return records.answer_roll_call(message, context, report)
 
 
 @app.train()
@@ -40,7 +43,8 @@ def train(message: Message, context: Context) -> Message:
         rows, classes = _partition_rows(config.data, replace(config.split, clients=task.clients), task.partition)
     else:
         config = _site_config(context).arm(task.arm)
-        rows, classes = _site_rows(config.data)
+        rows, names = _site_rows(config.data)
+        classes = len(names)
     cell = f"{task.arm}-{task.seed}"
     client = clients.build(
         config,
@@ -92,8 +96,8 @@ def _partition_rows(data: Data, split: Split, partition: int) -> tuple[Rows, int
 
 
 @lru_cache(maxsize=1)
-def _site_rows(data: Data) -> tuple[Rows, int]:
+def _site_rows(data: Data) -> tuple[Rows, tuple[str, ...]]:
     from fedsec.datasets import load
 
     dataset = load(data)
-    return dataset.rows(dataset.train), len(dataset.class_names)
+    return dataset.rows(dataset.train), dataset.class_names

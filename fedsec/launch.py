@@ -165,7 +165,6 @@ def _superlink(env: dict[str, str], home: Path) -> Iterator[None]:
     """A SuperLink of our own in simulation mode, ended with us."""
     command = [_tool("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]]
-    command += ["--control-api-address", f"127.0.0.1:{env['FLWR_LOCAL_CONTROL_API_PORT']}"]
     with open(home / "superlink.log", "ab") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -235,11 +234,9 @@ def _lives(group: int) -> bool:
 
 def _environment(home: Path, ray: Path) -> dict[str, str]:
     """The caller's environment, with Flower and Ray kept to themselves: loopback only, own folders, no calls home."""
-    http, control = _free_ports(2)
     quiet = {
         "FLWR_HOME": str(home),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(http),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(_free_port()),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -253,15 +250,10 @@ def _environment(home: Path, ray: Path) -> dict[str, str]:
     return {**os.environ, **quiet}
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _tool(name: str) -> str:

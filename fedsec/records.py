@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedsec.errors import ReplyError, RunError
 from fedsec.reports.record import Dropped
-from fedsec.types import Arrays, Fit
+from fedsec.types import Arrays, Fit, SiteReport
 from fedsec.weights import Layout
 
 HEADER_ROOM = 4096
@@ -180,18 +180,24 @@ def plain_text(text: str) -> str:
     return cleaned if len(cleaned) <= LONGEST_TEXT else cleaned[: LONGEST_TEXT - 1] + "…"
 
 
-def answer_roll_call(message: Message, context: Context) -> Message:
-    """Say who this node is: its partition in a simulation, its site's name on a real machine."""
-    partition = context.node_config.get("partition-id", -1)
-    who = ConfigRecord({"partition-id": int(partition), "site": str(context.node_config.get("site", ""))})
+def answer_roll_call(message: Message, context: Context, report: SiteReport | None = None) -> Message:
+    """Say who this node is: its partition in a simulation, what a real site reports of itself."""
+    who = ConfigRecord({"partition-id": int(context.node_config.get("partition-id", -1))})
+    if report is not None:
+        who["site"], who["channels"] = report.name, report.channels
+        who["classes"], who["labels"] = list(report.classes), list(report.labels)
     return Message(content=RecordDict({"who": who}), reply_to=message)
 
 
 @dataclass(frozen=True)
 class Present:
-    """Who answered the roll call: (partition id, or -1 on a real machine; site; node id) each, in that order."""
+    """Who answered the roll call: (partition id, or -1 on a real machine; site; node id) each, in that order.
+
+    ``reports``: what each real site says of itself, in the same order; none in a simulation.
+    """
 
     nodes: tuple[tuple[int, str, int], ...]
+    reports: tuple[SiteReport, ...] = ()
 
     @property
     def simulated(self) -> bool:
@@ -233,9 +239,23 @@ def roll_call(grid: Grid, *, least: int, wait: float) -> Present:
     if silent:
         reasons = {plain_text(a.error.reason or "") for a in answers if a.has_error()} or {"no answer"}
         raise RunError(f"{silent} of {len(nodes)} nodes did not answer the roll call: {'; '.join(sorted(reasons))}")
-    who = [(a.metadata.src_node_id, a.content.config_records["who"]) for a in answers]
-    present = Present(tuple(sorted((int(w["partition-id"]), plain_text(str(w["site"])), n) for n, w in who)))  # type: ignore[arg-type]
-    names = [site for _, site, _ in present.nodes]
-    if not present.simulated and ("" in names or len(set(names)) < len(names)):
+    return _present([(a.metadata.src_node_id, a.content.config_records["who"]) for a in answers])
+
+
+def _present(answers: Sequence[tuple[int, ConfigRecord]]) -> Present:
+    """Who is there, in an order that does not depend on who answered first."""
+    if all("partition-id" in who and int(who["partition-id"]) >= 0 for _, who in answers):  # type: ignore[arg-type]
+        return Present(tuple(sorted((int(who["partition-id"]), "", node) for node, who in answers)))  # type: ignore[arg-type]
+    reports = sorted(((_report(who), node) for node, who in answers), key=lambda pair: (pair[0].name, pair[1]))
+    names = [report.name for report, _ in reports]
+    if "" in names or len(set(names)) < len(names):
         raise RunError(f"each site needs a name of its own in its node config (site = ...); got {names}")
-    return present
+    return Present(tuple((-1, r.name, node) for r, node in reports), tuple(r for r, _ in reports))
+
+
+def _report(who: ConfigRecord) -> SiteReport:
+    """A site's words as plain text and numbers; a site that reports none has no classes, which the plan refuses."""
+    classes, labels = who.get("classes", []), who.get("labels", [])
+    named = tuple(plain_text(str(name)) for name in classes) if isinstance(classes, list) else ()
+    counts = tuple(int(n) for n in labels) if isinstance(labels, list) else ()
+    return SiteReport(plain_text(str(who.get("site", ""))), named, counts, int(who.get("channels", 0)))  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,26 +16,65 @@ import numpy as np
 from fedsec import __version__
 from fedsec.config import RunConfig
 from fedsec.datasets import load, partition
-from fedsec.errors import RunError
+from fedsec.errors import RunError, all_at_once
 from fedsec.reports import runlog
-from fedsec.types import Dataset, Flat, Indices, Scalar
+from fedsec.types import Dataset, Flat, Indices, Scalar, SiteReport
 
 CONFIG = "config.toml"
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True)
+class Census:
+    """Training images of each client: ``labels[client][class]`` and ``sites[client][site]``.
+
+    ``told_by``: names of the real sites that reported it; empty in a simulation, where the partition says it.
+    """
+
+    labels: tuple[tuple[int, ...], ...]
+    sites: tuple[tuple[int, ...], ...]
+    site_names: tuple[str, ...]
+    told_by: tuple[str, ...] = ()
+
+    @classmethod
+    def of_parts(cls, dataset: Dataset, parts: Sequence[Indices]) -> Census:
+        return cls(
+            tuple(_counts(dataset.labels[part], len(dataset.class_names)) for part in parts),
+            tuple(_counts(dataset.sites[part], len(dataset.site_names)) for part in parts),
+            dataset.site_names,
+        )
+
+    @classmethod
+    def of_sites(cls, dataset: Dataset, reports: Sequence[SiteReport]) -> Census:
+        """Raises RunError naming every site whose images are of another kind than the server's."""
+        ours = f"classes {', '.join(dataset.class_names)}; {dataset.channels} channels"
+        wrong = [
+            f"{report.name}: classes {', '.join(report.classes) or 'not told'}; {report.channels} channels"
+            for report in reports
+            if (report.classes, report.channels, len(report.labels))
+            != (dataset.class_names, dataset.channels, len(dataset.class_names))
+        ]
+        remedy = "give all of them, and the server's data.source, the same classes and grouping, all gray or all RGB"
+        all_at_once(RunError, f"the server has {ours}; some sites differ: {remedy}", wrong)
+        names = tuple(report.name for report in reports)
+        alone = tuple(
+            tuple(sum(report.labels) * (i == j) for j in range(len(reports))) for i, report in enumerate(reports)
+        )
+        return cls(tuple(report.labels for report in reports), alone, names, names)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """One experiment in its folder: the data, its partition, and the cells that are not finished yet."""
+    """One experiment in its folder: the data, who holds how much of it, and the cells that are not finished yet."""
 
     config: RunConfig
     folder: Path
     dataset: Dataset
-    parts: tuple[Indices, ...]
+    census: Census
 
     @property
     def clients(self) -> int:
-        return len(self.parts)
+        return len(self.census.labels)
 
     @property
     def cells(self) -> list[tuple[str, int]]:
@@ -43,7 +83,8 @@ class Plan:
 
     @cached_property
     def digests(self) -> dict[tuple[str, int], str]:
-        return {cell: cell_digest(self.config, *cell, data=self.dataset.digest) for cell in self.cells}
+        told = f" {self.census}" if self.census.told_by else ""
+        return {cell: cell_digest(self.config, *cell, data=self.dataset.digest + told) for cell in self.cells}
 
     @property
     def todo(self) -> list[tuple[str, int]]:
@@ -65,21 +106,28 @@ def with_clients(config: RunConfig, nodes: int) -> RunConfig:
     return replace(config, split=replace(config.split, clients=nodes)) if config.split.clients == 0 else config
 
 
-def plan_run(config: RunConfig, *, progress: bool = False) -> Plan:
-    """Load the data, cut it into partitions, and check everything that can be checked before any training."""
+def plan_run(config: RunConfig, *, progress: bool = False, sites: Sequence[SiteReport] = ()) -> Plan:
+    """Load the data, cut it into partitions, and check everything that can be checked before any training.
+
+    ``sites``: the real sites' reports; there is then nothing to cut, and the data is what the server scores on.
+    """
     dataset = load(config.data, progress=progress)
-    parts = partition(dataset, config.split, seed=config.data.seed)
-    _check_malicious(config, len(parts))
+    if sites:
+        census = Census.of_sites(dataset, sites)
+    else:
+        census = Census.of_parts(dataset, partition(dataset, config.split, seed=config.data.seed))
+    _check_malicious(config, len(census.labels))
     if config.measure.fid_weights:
         _measured_by(config)
-    return Plan(config, run_folder(config), dataset, parts)
+    return Plan(config, run_folder(config), dataset, census)
 
 
-def open_run(config: RunConfig) -> Plan:
+def open_run(config: RunConfig, *, sites: Sequence[SiteReport] = ()) -> Plan:
     """Write ``config.toml`` first, then plan and log the ``run`` event. Safe to repeat: a resumed run logs it again."""
     write_config(config, run_folder(config))
-    plan = plan_run(config)
-    dataset = plan.dataset
+    plan = plan_run(config, sites=sites)
+    dataset, census = plan.dataset, plan.census
+    note = f"{dataset.source} is the server's own data for scoring; the sites trained on theirs"
     runlog.RunLog(plan.folder).run(
         config=_without_places(config),
         versions=versions(),
@@ -88,16 +136,17 @@ def open_run(config: RunConfig) -> Plan:
             "train": len(dataset.train),
             "test": len(dataset.test),
             "classes": list(dataset.class_names),
-            "sites": list(dataset.site_names),
+            "sites": list(census.site_names),
             "quarantined": dataset.quarantined,
             "digest": dataset.digest,
         },
-        labels=[_counts(dataset.labels[part], len(dataset.class_names)) for part in plan.parts],
-        sites=[_counts(dataset.sites[part], len(dataset.site_names)) for part in plan.parts],
+        labels=census.labels,
+        sites=census.sites,
         malicious=sorted({p for arm in config.arms for p in config.arm(arm).malicious}),
         arms=list(config.arms),
         seeds=list(config.seeds),
         measured_by=_measured_by(config),
+        notes=[note] if census.told_by else [],
         digests=plan.digests,
     )
     return plan
@@ -123,8 +172,8 @@ def _check_malicious(config: RunConfig, clients: int) -> None:
             raise RunError(f"arm {arm!r}: malicious partitions {beyond}, but the split gives {clients} clients from 0")
 
 
-def _counts(values: np.ndarray, kinds: int) -> list[int]:
-    return [int(n) for n in np.bincount(values, minlength=kinds)]
+def _counts(values: np.ndarray, kinds: int) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.bincount(values, minlength=kinds))
 
 
 def versions() -> dict[str, str]:

@@ -35,7 +35,7 @@ def run_experiment(grid: Grid, config: RunConfig, *, wait: float = WAIT_FOR_NODE
     log = runlog.RunLog(run_folder(config))
     try:
         present = records.roll_call(grid, least=max(1, config.split.clients), wait=wait)
-        plan = open_run(with_clients(config, len(present.nodes)))
+        plan = open_run(with_clients(config, len(present.nodes)), sites=present.reports)
         _run_cells(grid, plan, present.lanes(plan.clients)[: config.speed.arms_at_once], log)
     except BaseException as error:
         log.run_end("failed", records.plain_text(f"{type(error).__name__}: {error}"), wall_seconds=_since(started))

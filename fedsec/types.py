@@ -80,6 +80,16 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class SiteReport:
+    """What a real site says of itself before any training: name, class names, training images of each, channels."""
+
+    name: str
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+    channels: int
+
+
+@dataclass(frozen=True)
 class Score:
     """One measured number. ``name`` states the protocol; ``n`` is the sample it rests on.
 

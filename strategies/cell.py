@@ -82,7 +82,7 @@ class Observer:
         quick = min(QUICK_SAMPLES, len(images))
         self._log_scores(rounds, self.panel.quick(images[:quick], self._trigger), final=False)
         scores = self.panel.full(images, labels, self._trigger, seed=seed)
-        scores += detection_scores(self._trace(len(self.plan.parts)))
+        scores += detection_scores(self._trace(self.plan.clients))
         self._log_scores(rounds, scores, final=True)
         path = self.plan.folder / f"generator-{arm}-{seed}.safetensors"
         partial = path.with_suffix(f".{os.getpid()}.part")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,34 @@ def test_real_sites_train_on_their_own_data(tmp_path: Path, images: Path) -> Non
     cell = runlog.read(folder).cells["vanilla", 0]
     assert [set(row.weights) for row in cell.rounds] == [{0, 1}, {0, 1}]
     assert not any(row.dropped for row in cell.rounds)
+    header = runlog.read(folder).header
+    assert header.data.sites == ("Graz", "Vienna"), "the split in the report is the sites' own, not the server's data"
+    assert header.label_counts == ((16, 16), (16, 16))
+    assert header.site_counts == ((32, 0), (0, 32))
+    assert "the server's own data for scoring" in header.notes[0]
+
+
+def test_the_servers_own_split_does_not_bind_real_sites(tmp_path: Path, images: Path) -> None:
+    """Its phantom has four acquisition sites; two hospitals are two clients."""
+    settings = config(tmp_path, split__scheme="site", split__clients=2)
+    folder = run_experiment(site_grid(settings, images, ["Vienna", "Graz"]), settings, wait=1)
+    assert set(runlog.read(folder).cells["vanilla", 0].rounds[0].weights) == {0, 1}
+
+
+def test_sites_with_other_classes_are_named_before_any_training(tmp_path: Path, images: Path) -> None:
+    shutil.copytree(images, tmp_path / "odd")
+    (tmp_path / "odd" / "malignant").rename(tmp_path / "odd" / "melanoma")
+    settings = config(tmp_path, split__clients=2, data__grouping="classes")
+    homes = {"Graz": images, "Linz": tmp_path / "odd"}
+    grid = LocalGrid(
+        app,
+        settings.to_flat(),
+        nodes=2,
+        node_config=lambda i: {"site": list(homes)[i], "data": str(list(homes.values())[i])},
+    )
+    with pytest.raises(RunError, match=r"some sites differ(.|\n)*Linz: classes benign, melanoma; 3 channels") as caught:
+        run_experiment(grid, settings, wait=1)
+    assert "Graz" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
