@@ -21,6 +21,8 @@ app = ClientApp()
 def who(message: Message, context: Context) -> Message:
     """Answer the roll call; a real site checks here that it can take part, before any training."""
     if _simulated(context):
+        import clients  # noqa: F401  # torch takes seconds to import: now, while the server imports its own
+
         return records.answer_roll_call(message, context)
     rows, classes = _site_rows(_site_config(context).data)
     counts = tuple(int(n) for n in np.bincount(rows.labels, minlength=len(classes)))

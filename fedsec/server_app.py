@@ -7,6 +7,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Thread
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -33,6 +34,7 @@ def run_experiment(grid: Grid, config: RunConfig, *, wait: float = WAIT_FOR_NODE
     """Everything of one experiment over one grid; returns the run folder."""
     started = time.monotonic()
     log = runlog.RunLog(run_folder(config))
+    Thread(target=_import_ahead, daemon=True).start()
     try:
         present = records.roll_call(grid, least=max(1, config.split.clients), wait=wait)
         plan = open_run(with_clients(config, len(present.nodes)), sites=present.reports)
@@ -42,6 +44,11 @@ def run_experiment(grid: Grid, config: RunConfig, *, wait: float = WAIT_FOR_NODE
         raise
     log.run_end("finished", wall_seconds=_since(started))
     return plan.folder
+
+
+def _import_ahead() -> None:
+    """What scoring needs takes seconds to import; that goes on while the nodes answer the roll call."""
+    import strategies.cell  # noqa: F401
 
 
 def _run_cells(grid: Grid, plan: Plan, lanes: list[list[Enrolled]], log: runlog.RunLog) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from fedsec.config import Attack
 from fedsec.errors import ConfigError
@@ -24,6 +23,8 @@ BORDER = 1
 
 def smooth(side: int, channels: int) -> Images:
     """Smooth colour blobs: 3x3 uniform colours, zoomed by a cubic spline. (1, c, side, side)."""
+    from scipy import ndimage  # half a second to import, and the honest never need it
+
     seed = stream(7, "trigger", "smooth").uniform(-1, 1, (channels, 3, 3))
     zoomed = [ndimage.zoom(plane, side / 3, order=min(3, side), mode="nearest", grid_mode=True) for plane in seed]
     blobs: Images = np.clip(np.stack(zoomed)[None], -1, 1).astype(np.float32)
