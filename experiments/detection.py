@@ -20,8 +20,10 @@ import numpy as np
 
 from fedsec.seeds import stream
 from fedsec.types import Vector
-from strategies.detection import RULES, UNHEARD, Rule, Standing, judge
+from strategies.detection import RULES, Rule, Standing, judge
 
+HALF = 0.5
+"""Part of its share below which a client is no longer learnt from."""
 ONSET = 3
 """Rounds before an attack begins."""
 FROM_ROUND = 10
@@ -72,7 +74,7 @@ def replay(federation: Federation, rule: Rule) -> Replay:
     clients = federation.reported.shape[1]
     standing, verdicts = Standing.start(clients), []
     for row in federation.reported:
-        unheard = np.array(standing.weights) * clients < UNHEARD
+        unheard = np.array(standing.weights) * clients < HALF
         verdict, standing = judge(np.where(unheard, federation.absent(row), row).tolist(), standing, rule)
         verdicts.append(verdict)
     return Replay(np.array([v.flagged for v in verdicts]), np.array([v.weights for v in verdicts]))

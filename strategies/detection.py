@@ -22,7 +22,7 @@ from sklearn.ensemble import IsolationForest
 from fedsec.config import Defence
 from fedsec.errors import ConfigError, RunError
 from strategies.calibration import isolate
-from strategies.evidence import READINGS, WINDOW, History, Losses, Reading, relative, smoothed, violation
+from strategies.evidence import READINGS, WINDOW, History, Losses, relative, smoothed, violation
 
 CERTAIN = 1000.0
 """Suspicion of a violation; above any that the forest gives."""
@@ -32,8 +32,9 @@ GRACE = 2
 """Flags on record that cost nothing yet."""
 LONGEST = 13.0
 """Largest count; at decay 0.9 a share of 1e-3, and 55 clear rounds until nothing is lost."""
-UNHEARD = 0.5
-"""Below this part of a fair share a client hardly shapes the generator any more."""
+GONE, BACK = 0.01, 0.5
+"""A client is away from when it has less than the first part of its fair share until it has the second part again.
+With one bound for both, at half the share, an attacker stayed near it for 25 rounds: less judged, it came back."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,15 @@ class Standing:
     """What the server remembers between rounds. Tuples run over clients by partition, ``history`` first over rounds.
 
     ``weights`` sum to 1; ``counts`` is the track record of flags; ``history`` the relative losses of the last WINDOW
-    rounds (calibrated rule only; None where there was no usable loss); ``round`` the number of rounds judged so far.
+    rounds, None where there was no usable loss; ``away`` who has all but lost its weight (both: calibrated rule only);
+    ``round`` the number of rounds judged so far.
     Guarantee: ``Standing.from_json(s.to_json()) == s``.
     """
 
     weights: tuple[float, ...]
     counts: tuple[float, ...]
     history: History = ()
+    away: tuple[bool, ...] = ()
     round: int = 0
 
     @classmethod
@@ -89,13 +92,14 @@ class Standing:
                 tuple(map(float, raw["weights"])),
                 tuple(map(float, raw["counts"])),
                 tuple(tuple(None if v is None else float(v) for v in row) for row in raw["history"]),
+                tuple(map(bool, raw["away"])),
                 int(raw["round"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"not FedDetect's standing ({error!r}): start the cell again") from error
         n = len(read.weights)
         numbers = [*read.weights, *read.counts, *(v for row in read.history for v in row if v is not None)]
-        lengths = {n, len(read.counts), *map(len, read.history)}
+        lengths = {n, len(read.counts), *map(len, read.history), len(read.away) or n}
         sane = all(map(math.isfinite, numbers)) and min((*read.weights, *read.counts), default=-1) >= 0
         if len(lengths) > 1 or not sane or read.round < 0 or abs(math.fsum(read.weights) - 1) > 1e-6:
             raise RunError(f"FedDetect's standing of {n} clients contradicts itself: start the cell again")
@@ -160,7 +164,7 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
        clients' median.
     2. Forest, from the fifth round on: averages over WINDOW rounds go to ``calibration.isolate``, whose threshold
        holds ``false_flags`` a client-round; only high values, fewer than n//2 clients, none when they are equal. A
-       client that weighs less than UNHEARD of its share is given the allowance its absence calls for.
+       client that is away is given the allowance its absence calls for.
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
        compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
@@ -173,8 +177,9 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     reading = READINGS[rule.reading]
     violations = [violation(loss) for loss in losses]
     history = (*standing.history, relative(losses, reading))[-WINDOW:]
+    away = _away(standing)
     judged = {
-        i: _allowed(value, standing.weights[i] * len(losses), reading)
+        i: value / reading.absence if away[i] and value > 0 else value
         for i, value in enumerate(smoothed(history))
         if value is not None
     }
@@ -195,7 +200,7 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     )
     counted = [max(0.0, c - GRACE) if active else 0.0 for c in counts]
     weights = _normal([rule.decay ** (c * (c + 1) / 2) for c in counted])
-    after = replace(standing, weights=weights, counts=counts, history=history)
+    after = replace(standing, weights=weights, counts=counts, history=history, away=away)
     return _settled(losses, after, flagged, suspicion, reasons)
 
 
@@ -206,9 +211,11 @@ RULES: dict[str, Callable[[Losses, Standing, Rule], tuple[Verdict, Standing]]] =
 }
 
 
-def _allowed(value: float, part: float, reading: Reading) -> float:
-    """A suspicious value less what comes of absence itself. ``part``: the client's weight over a fair share."""
-    return value / reading.absence if value > 0 and part < UNHEARD else value
+def _away(standing: Standing) -> tuple[bool, ...]:
+    """Who is away this round: see GONE and BACK."""
+    before = standing.away or (False,) * len(standing.weights)
+    bounds = [(BACK if was else GONE) / len(standing.weights) for was in before]
+    return tuple(weight < bound for weight, bound in zip(standing.weights, bounds, strict=True))
 
 
 def _forest(losses: Losses, *, active: bool) -> tuple[list[bool], list[float], list[str]]:

@@ -36,8 +36,8 @@ class Reading:
 
     ``of(metrics)``: the number reported. ``scale``: from that number to where honest clients differ by about ``spread``
     in round 1, 2, ... ``one_round``: bound on one round's relative value, so that a single spike moves the mean of
-    WINDOW rounds by about one honest deviation. ``absence``: what a client's suspicious value is divided by once it has
-    all but lost its weight.
+    WINDOW rounds by about one honest deviation. ``absence``: what a client's suspicious value is divided by while it is
+    away, that is, has all but lost its weight.
     """
 
     of: Callable[[Mapping[str, float]], float]

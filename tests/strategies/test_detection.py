@@ -215,12 +215,13 @@ def test_standing_reads_back_what_it_wrote_and_refuses_the_rest() -> None:
         "",
         "[]",
         "{}",
-        '{"weights": [0.5, 0.5], "counts": [0], "history": [], "round": 0}',
-        '{"weights": [0.9, 0.9], "counts": [0, 0], "history": [], "round": 0}',
-        '{"weights": [0.5, NaN], "counts": [0, 0], "history": [], "round": 0}',
-        '{"weights": [0.5, 0.5], "counts": [0, 0], "history": [[1]], "round": 0}',
-        '{"weights": [1.5, -0.5], "counts": [0, 0], "history": [], "round": 0}',
-        '{"weights": [], "counts": [], "history": [], "round": 0}',
+        '{"weights": [0.5, 0.5], "counts": [0], "history": [], "away": [], "round": 0}',
+        '{"weights": [0.9, 0.9], "counts": [0, 0], "history": [], "away": [], "round": 0}',
+        '{"weights": [0.5, NaN], "counts": [0, 0], "history": [], "away": [], "round": 0}',
+        '{"weights": [0.5, 0.5], "counts": [0, 0], "history": [[1]], "away": [], "round": 0}',
+        '{"weights": [1.5, -0.5], "counts": [0, 0], "history": [], "away": [], "round": 0}',
+        '{"weights": [0.5, 0.5], "counts": [0, 0], "history": [], "away": [true], "round": 0}',
+        '{"weights": [], "counts": [], "history": [], "away": [], "round": 0}',
     ):
         with pytest.raises(RunError, match="start the cell again"):
             Standing.from_json(text)
