@@ -30,6 +30,14 @@ LOG = "flower.log"
 LOCK = ".lock"
 SHORT = "/tmp" if Path("/tmp").is_dir() else None
 """Where Ray's session goes: the paths of its sockets must stay under a hundred characters."""
+FLWR_WHEN_TOLD = """
+import sys
+from flwr.cli.app import app
+sys.argv[0] = "flwr"
+if sys.stdin.readline():
+    app()
+"""
+"""The command ``flwr``, imported while the SuperLink starts, which takes both about three seconds."""
 START_WAIT = 60.0
 """Seconds a SuperLink may take to answer."""
 
@@ -103,13 +111,17 @@ def run(
         stack.enter_context(_locked(folder))
         ray = stack.enter_context(TemporaryDirectory(prefix="fedsec-", dir=SHORT, ignore_cleanup_errors=True))
         env = _environment(home, Path(ray))
-        stack.enter_context(_superlink(env, home))
+        wait_for_superlink = stack.enter_context(_superlink(env, home))
         output = stack.enter_context(open(folder / LOG, "ab"))
-        command = [_tool("flwr"), "run", str(app or app_folder()), "local", "--stream"]
+        command = [sys.executable, "-c", FLWR_WHEN_TOLD, "run", str(app or app_folder()), "local", "--stream"]
         command += ["--run-config", run_config or str(folder / CONFIG)]
         command += ["--federation-config", plan.federation_config()]
-        stream = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+        stream = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
         try:
+            wait_for_superlink()
+            assert stream.stdin is not None
+            with suppress(BrokenPipeError), stream.stdin:  # where flwr has ended by itself, its status tells
+                stream.stdin.write(b"go\n")
             while stream.poll() is None:
                 watch()
                 time.sleep(0.5)
@@ -161,15 +173,15 @@ def _last_errors(log: Path) -> list[str]:
 
 
 @contextmanager
-def _superlink(env: dict[str, str], home: Path) -> Iterator[None]:
-    """A SuperLink of our own in simulation mode, ended with us."""
+def _superlink(env: dict[str, str], home: Path) -> Iterator[Callable[[], None]]:
+    """A SuperLink of our own in simulation mode, ended with us; yields what waits until it answers."""
     command = [_tool("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]]
     with open(home / "superlink.log", "ab") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
-        _wait_for_port(int(env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]), process, home / "superlink.log")
-        yield
+        port = int(env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"])
+        yield lambda: _wait_for_port(port, process, home / "superlink.log")
     finally:
         groups = _groups_below(process.pid)
         _end(process)
