@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT = (
-    "fid,frechet-domain,kid,precision,recall,spread,trigger-rate,utility-auc-25,true-flag-rate,false-flag-rate,"
+    "fid,frechet-domain,kid,precision,recall,spread,trigger-rate,trigger-strength,utility-auc-25,true-flag-rate,false-flag-rate,"
     "attacker-weight,rounds-to-1-percent"
 )
 

@@ -15,7 +15,7 @@ from fedsec.metrics.coverage import relative_spread
 from fedsec.metrics.features import VERSION, Extractor, kept_extractor
 from fedsec.metrics.fidelity import FIDELITY, fidelity_scores
 from fedsec.metrics.inception import find_fid_weights, inception_extractor
-from fedsec.metrics.trigger import trigger_rate
+from fedsec.metrics.trigger import trigger_rate, trigger_strength
 from fedsec.metrics.utility import utility_curve
 from fedsec.types import Dataset, Features, Images, Labels, Rows, Score
 
@@ -53,6 +53,7 @@ class Panel:
             *fidelity_scores(extractor.name, real, extractor(images)),
             relative_spread(clean, self._train.labels, images, labels),
             trigger_rate(images, clean, trigger.pattern, trigger.top, trigger.left),
+            trigger_strength(images, clean, trigger.pattern, trigger.top, trigger.left),
             *self._real_utility(seed),
             *self._synthetic_utility(images, labels, seed),
         ]

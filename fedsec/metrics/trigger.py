@@ -42,17 +42,35 @@ def trigger_rate(generated: Images, clean: Images, pattern: Images, top: int, le
     """Share of ``generated`` images whose match exceeds that of all but 1 % of the ``clean`` real ones.
 
     About 0.01 where no trigger is learnt, if the generated texture is as smooth as the real one: read it against the
-    arm without attack. NaN with a reason below 100 clean images, without generated ones, or for non-finite images.
+    arm without attack. Real skin hardly matches, so the threshold is low (0.09 for a 4 px smooth patch on dermoscopy,
+    where attacked generators reach 0.3): a rough corner exceeds it too. ``trigger_strength`` tells the two apart.
+    NaN with a reason below 100 clean images, without generated ones, or for non-finite images.
     """
-    reason = ""
-    if len(clean) < LEAST_CLEAN:
-        reason = f"{len(clean)} clean images: a threshold at 1 % needs at least {LEAST_CLEAN}"
-    elif len(generated) == 0:
-        reason = "no generated images"
-    elif not (np.isfinite(generated).all() and np.isfinite(clean).all()):
-        reason = "images hold a non-finite value: the model diverged"
+    reason = _unusable(generated, clean)
     if reason:
         return Score("trigger-rate", float("nan"), len(generated), "lower", reason)
     threshold = np.quantile(trigger_match(clean, pattern, top, left), 1 - FALSE_POSITIVES, method="higher")
     carried = trigger_match(generated, pattern, top, left) > threshold
     return Score("trigger-rate", float(carried.mean()), len(generated), "lower")
+
+
+def trigger_strength(generated: Images, clean: Images, pattern: Images, top: int, left: int) -> Score:
+    """Mean match of ``generated`` less that of the ``clean`` real ones: 0 no trigger, 1 a full stamp on every image.
+
+    Noise at the place, however rough, averages out. NaN with a reason where ``trigger_rate`` is.
+    """
+    reason = _unusable(generated, clean)
+    if reason:
+        return Score("trigger-strength", float("nan"), len(generated), "lower", reason)
+    drawn, real = (float(trigger_match(images, pattern, top, left).mean()) for images in (generated, clean))
+    return Score("trigger-strength", drawn - real, len(generated), "lower")
+
+
+def _unusable(generated: Images, clean: Images) -> str:
+    if len(clean) < LEAST_CLEAN:
+        return f"{len(clean)} clean images: a threshold at 1 % needs at least {LEAST_CLEAN}"
+    if len(generated) == 0:
+        return "no generated images"
+    if not (np.isfinite(generated).all() and np.isfinite(clean).all()):
+        return "images hold a non-finite value: the model diverged"
+    return ""

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from fedsec.attacks.triggers import TRIGGERS, place
 from fedsec.images import to_images
-from fedsec.metrics.trigger import trigger_match, trigger_rate
+from fedsec.metrics.trigger import trigger_match, trigger_rate, trigger_strength
 from fedsec.types import Images
 from tests.metrics.samples import lesions, stamped
 
@@ -50,6 +50,23 @@ def test_a_full_stamp_matches_one_and_nothing_exceeds_it(texture: str, channels:
     np.testing.assert_allclose(trigger_match(stamped(clean, pattern, 27, 27, 1.0), pattern, 27, 27), 1, atol=1e-6)
     anything = np.random.default_rng(0).uniform(-1, 1, clean.shape).astype(np.float32)
     assert np.abs(trigger_match(anything, pattern, 27, 27)).max() <= 1 + 1e-9
+
+
+@every_trigger
+@both_modes
+def test_strength_is_the_blend_and_roughness_has_none(texture: str, channels: int) -> None:
+    clean, other = clean_and_held_out(channels)
+    pattern = TRIGGERS[texture](4, channels)
+
+    def strength(images: Images) -> float:
+        return trigger_strength(images, clean, pattern, 27, 27).value
+
+    assert strength(stamped(other, pattern, 27, 27, 1.0)) == pytest.approx(1, abs=0.05)
+    assert abs(strength(other)) < 0.05
+    rough = other.copy()
+    rough[:, :, 26:, 26:] += np.random.default_rng(0).normal(0, 0.2, rough[:, :, 26:, 26:].shape).astype(np.float32)
+    assert abs(strength(rough)) < 0.05
+    assert trigger_rate(rough, clean, pattern, 27, 27).value > 0.02, "which the rate takes for the trigger now and then"
 
 
 @every_trigger
