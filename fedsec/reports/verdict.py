@@ -222,7 +222,8 @@ def _cautions(record: RunRecord) -> tuple[str, ...]:
     if record.header.measured_by != "fid":
         said.append(
             f"Fidelity is {record.header.measured_by}, the Fréchet distance on features of a classifier trained on the "
-            "real training images. It ranks the arms of this run; it is not FID and compares with no published number."
+            "real training images. It ranks the arms of this run; it is not FID and compares with no published number. "
+            "One classifier is a coarse yardstick: on others, ratios between arms moved by 10 to 30 %."
         )
     if record.torn:
         lines = ", ".join(map(str, record.torn))
