@@ -221,9 +221,9 @@ def _cautions(record: RunRecord) -> tuple[str, ...]:
         said.append("One seed: there is no interval, and a difference may be chance.")
     if record.header.measured_by != "fid":
         said.append(
-            f"Fidelity is {record.header.measured_by}, the Fréchet distance on features of a classifier trained on the "
+            f"Fidelity is {record.header.measured_by}, the Fréchet distance on features of classifiers trained on the "
             "real training images. It ranks the arms of this run; it is not FID and compares with no published number. "
-            "One classifier is a coarse yardstick: on others, ratios between arms moved by 10 to 30 %."
+            "On other classifiers the ratio of two arms moves by 3 to 12 %."
         )
     if record.torn:
         lines = ", ".join(map(str, record.torn))

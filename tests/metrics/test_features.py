@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from fedsec.images import to_images, to_pixels
-from fedsec.metrics.features import Extractor, domain_extractor
+from fedsec.metrics import features
+from fedsec.metrics.features import NETWORKS, Extractor, domain_extractor, kept_extractor
 from fedsec.metrics.fidelity import FIDELITY
 from fedsec.metrics.utility import auc
 from fedsec.models.classifier import FEATURES
@@ -27,10 +30,30 @@ def test_is_never_called_fid(extractor: Extractor) -> None:
 
 def test_features_are_standardised_on_the_real_training_images(extractor: Extractor) -> None:
     features = extractor(to_images(TRAIN.pixels))
-    assert features.shape == (300, FEATURES)
+    assert features.shape == (300, FEATURES * NETWORKS)
     assert features.dtype == np.float64
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-5)
     assert features.std(axis=0).max() == pytest.approx(1, rel=1e-4)
+
+
+def test_the_kept_extractor_is_the_one_that_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks are trained with channels last; what is kept must not depend on how they lie in memory."""
+    path, images = tmp_path / "extractor.safetensors", to_images(TRAIN.pixels[:50])
+    made = kept_extractor(path, TRAIN, classes=2, seed=0, steps=3)
+    monkeypatch.setattr(features, "domain_extractor", None)  # from here on it must come from the file
+    kept = kept_extractor(path, TRAIN, classes=2, seed=0)
+    np.testing.assert_allclose(kept(images), made(images), atol=1e-4)
+
+
+def test_a_damaged_extractor_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "extractor.safetensors"
+    path.write_bytes(b"not an extractor")
+    made = kept_extractor(path, TRAIN, classes=2, seed=0, steps=3)
+    np.testing.assert_allclose(kept_extractor(path, TRAIN, classes=2, seed=0)(made_of()), made(made_of()), atol=1e-4)
+
+
+def made_of() -> Images:
+    return to_images(TRAIN.pixels[:9])
 
 
 def test_one_image_has_one_answer(extractor: Extractor) -> None:
