@@ -1,4 +1,4 @@
-"""The command line: ``fedsec run | report | data | config | doctor``."""
+"""The command line: ``fedsec run | report | rescore | data | config | doctor``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from rich.text import Text
 
 from fedsec.config import RunConfig, meanings
 from fedsec.errors import ConfigError, FedsecError, all_at_once
-from fedsec.runs import Plan, flatten, plan_run, with_clients, write_config
+from fedsec.runs import CONFIG, Plan, flatten, plan_run, with_clients, write_config
 from fedsec.types import Flat, Scalar
 
 OUT = Console(soft_wrap=True)
 CLIENTS = 4
 """Nodes a simulation starts when the experiment names no number: the release's."""
+RESCORING = {"measure.fid-weights", "data.source", "data.cache", "speed.device"}
+"""What may differ when a run is scored again."""
 ERR = Console(stderr=True, soft_wrap=True)
 
 
@@ -66,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="redraw report.html and results.json of a run folder")
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
+
+    again = commands.add_parser("rescore", help="fidelity of a finished run anew, from the generators it kept")
+    again.add_argument("folder", type=Path)
+    again.add_argument("settings", nargs="*", metavar="key=value", help="measure.fid-weights=FILE, data.source=DIR")
+    again.set_defaults(command=_rescore)
 
     data = commands.add_parser("data", help="check a data source and say what is in it")
     data.add_argument("source", help="'phantom', or a folder, CSV or .npz")
@@ -185,6 +192,19 @@ def _announce(plan: Plan, todo: list[tuple[str, int]]) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
+    return _draw(options.folder)
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    from strategies.rescore import rescore
+
+    moved = [f"run.out={options.folder.resolve().parent}", f"run.name={options.folder.resolve().name}"]
+    settings = parse_settings(options.settings)
+    fixed = sorted(set(settings) - RESCORING)
+    allowed = ", ".join(sorted(RESCORING))
+    all_at_once(ConfigError, f"what a finished run was made with stays; only {allowed} may differ now", fixed)
+    cells = rescore(plan_run(read_experiment(options.folder / CONFIG, "", [*options.settings, *moved])))
+    OUT.print(f"{len(cells)} cells scored again", highlight=False)
     return _draw(options.folder)
 
 

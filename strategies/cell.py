@@ -24,7 +24,7 @@ from fedsec.models.training import network_arrays, new_pair, spec
 from fedsec.records import Enrolled, to_record
 from fedsec.reports.runlog import RunLog
 from fedsec.runs import Plan
-from fedsec.types import Images, Labels, Score
+from fedsec.types import Arrays, Dataset, Images, Labels, Score
 from fedsec.weights import generator_arrays, shared_arrays
 from strategies.base import GanStrategy
 from strategies.sleeves import STRATEGIES
@@ -55,6 +55,14 @@ def run_cell(
     )
     observer.finish()
     log.cell_end(arm, seed, plan.digests[arm, seed], time.monotonic() - started)
+
+
+def draw(data: Dataset, config: RunConfig, generator: Arrays, count: int) -> tuple[Images, Labels]:
+    """``count`` images on the latents that no arm or round changes, labelled as the training set is."""
+    labels = balanced_labels(data.labels[data.train], count)
+    shape = spec(config, channels=data.channels, classes=len(data.class_names))
+    images = generate(generator, shape, labels, seed=config.data.seed, statistics=config.gan.statistics)
+    return images, labels
 
 
 @dataclass
@@ -95,17 +103,7 @@ class Observer:
         return trigger(self.config.attack, size=self.config.data.size, channels=self.plan.dataset.channels)
 
     def _sample(self, count: int) -> tuple[Images, Labels]:
-        data = self.plan.dataset
-        labels = balanced_labels(data.labels[data.train], count)
-        shape = spec(self.config, channels=data.channels, classes=len(data.class_names))
-        images = generate(
-            generator_arrays(self.strategy.averaged),
-            shape,
-            labels,
-            seed=self.config.data.seed,
-            statistics=self.config.gan.statistics,
-        )
-        return images, labels
+        return draw(self.plan.dataset, self.config, generator_arrays(self.strategy.averaged), count)
 
     def _draw(self, number: int, images: Images) -> None:
         """The first images of each class, class by class, as one PNG."""

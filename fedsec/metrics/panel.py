@@ -48,15 +48,24 @@ class Panel:
 
     def full(self, images: Images, labels: Labels, trigger: Trigger, *, seed: int) -> list[Score]:
         """Every score of the final table but detection."""
-        extractor, real, clean = self._prepared()
+        _, _, clean = self._prepared()
         return [
-            *fidelity_scores(extractor.name, real, extractor(images)),
+            *self.fidelity(images),
             relative_spread(clean, self._train.labels, images, labels),
             trigger_rate(images, clean, trigger.pattern, trigger.top, trigger.left),
             trigger_strength(images, clean, trigger.pattern, trigger.top, trigger.left),
             *self._real_utility(seed),
             *self._synthetic_utility(images, labels, seed),
         ]
+
+    def fidelity(self, images: Images) -> list[Score]:
+        """The scores that rest on features."""
+        extractor, real, _ = self._prepared()
+        return fidelity_scores(extractor.name, real, extractor(images))
+
+    @property
+    def measured_by(self) -> str:
+        return self._prepared()[0].name
 
     @property
     def _train(self) -> Rows:

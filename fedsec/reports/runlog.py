@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -64,6 +65,25 @@ class RunLog:
             | {"split": {"labels": labels, "sites": sites}, "malicious": malicious, "arms": arms, "seeds": seeds}
             | {"measured_by": measured_by, "notes": notes, "digests": expected}
         )
+
+    def measured_anew(self, record: RunRecord, by: str) -> None:
+        """The run's header again, with what its fidelity is now measured by, and its end."""
+        header, end = record.header, record.end
+        self.run(
+            config=header.config,
+            versions=header.versions,
+            data=asdict(header.data),
+            labels=header.label_counts,
+            sites=header.site_counts,
+            malicious=header.malicious,
+            arms=header.arms,
+            seeds=header.seeds,
+            measured_by=by,
+            notes=header.notes,
+            digests=header.digests,
+        )
+        if end is not None:
+            self.run_end(end.status, end.reason, wall_seconds=end.wall_seconds)
 
     def cell_start(self, arm: str, seed: int, digest: str) -> None:
         """A later start of the same cell supersedes everything before it."""

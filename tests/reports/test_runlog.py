@@ -194,7 +194,7 @@ def test_threads_share_one_log(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (tmp_path / EVENTS).read_text().splitlines() if line]
     assert len([e for e in events if e["event"] == "round"]) == 120
     others = {e["event"] for e in events} - {"round", "run", "cell-start"}
-    assert others <= {"torn"}, "a log opened in the middle of another's write may take its end for torn: a harmless mark"
+    assert others <= {"torn"}, "a log opened while another is writing may take its end for torn: a harmless mark"
     assert runlog.read(tmp_path).torn == ()
 
 
