@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
 
-    again = commands.add_parser("rescore", help="fidelity of a finished run anew, from the generators it kept")
+    again = commands.add_parser("rescore", help="scores of a finished run anew, from the generators it kept")
     again.add_argument("folder", type=Path)
     again.add_argument("settings", nargs="*", metavar="key=value", help="measure.fid-weights=FILE, data.source=DIR")
     again.set_defaults(command=_rescore)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+from fedsec.attacks.triggers import trigger
 from fedsec.errors import RunError, all_at_once
 from fedsec.metrics.panel import Panel
 from fedsec.models.training import device_of
@@ -19,7 +20,7 @@ from strategies.cell import draw
 
 
 def rescore(plan: Plan) -> list[CellKey]:
-    """Append Fréchet distance, KID, precision and recall of every finished cell to the run's log.
+    """Append every score of generated images but utility to the run's log, for each finished cell.
 
     The images are those the run itself scored, to the bit on the same kind of machine. The last score written counts.
     Returns the cells. Raises RunError when a generator is missing or belongs to another cell, before anything is
@@ -35,8 +36,9 @@ def rescore(plan: Plan) -> list[CellKey]:
     scores = {}
     for (arm, seed), arrays in kept.items():
         config = plan.config.arm(arm)
-        images, _ = draw(plan.dataset, config, arrays, config.measure.samples)
-        scores[arm, seed] = config.train.rounds, panel.fidelity(images)
+        images, labels = draw(plan.dataset, config, arrays, config.measure.samples)
+        stamp = trigger(config.attack, size=config.data.size, channels=plan.dataset.channels)
+        scores[arm, seed] = config.train.rounds, panel.drawn(images, labels, stamp)
     if record.header.measured_by != panel.measured_by:
         log.measured_anew(record, panel.measured_by)
     for (arm, seed), (number, found) in scores.items():

@@ -48,20 +48,18 @@ class Panel:
 
     def full(self, images: Images, labels: Labels, trigger: Trigger, *, seed: int) -> list[Score]:
         """Every score of the final table but detection."""
-        _, _, clean = self._prepared()
+        drawn = self.drawn(images, labels, trigger)
+        return [*drawn, *self._real_utility(seed), *self._synthetic_utility(images, labels, seed)]
+
+    def drawn(self, images: Images, labels: Labels, trigger: Trigger) -> list[Score]:
+        """What can be said of generated images without training anything on them."""
+        extractor, real, clean = self._prepared()
         return [
-            *self.fidelity(images),
+            *fidelity_scores(extractor.name, real, extractor(images)),
             relative_spread(clean, self._train.labels, images, labels),
             trigger_rate(images, clean, trigger.pattern, trigger.top, trigger.left),
             trigger_strength(images, clean, trigger.pattern, trigger.top, trigger.left),
-            *self._real_utility(seed),
-            *self._synthetic_utility(images, labels, seed),
         ]
-
-    def fidelity(self, images: Images) -> list[Score]:
-        """The scores that rest on features."""
-        extractor, real, _ = self._prepared()
-        return fidelity_scores(extractor.name, real, extractor(images))
 
     @property
     def measured_by(self) -> str:
