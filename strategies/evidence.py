@@ -74,8 +74,8 @@ def _level(name: str) -> Reading:
 
 
 DROP_SPREAD = 0.03
-"""Standard deviation of honest clients' relative drops over WINDOW rounds: 0.03 in rounds 11 to 40 and 0.017 from 41 on,
-in three recorded clean runs."""
+"""Standard deviation of honest clients' relative drops over WINDOW rounds: 0.03 in rounds 11 to 40 and 0.017 after, in
+three recorded clean runs."""
 DROP_ABSENCE = 3.0
 """A generator that no longer learns from a client pleases it less and less, honest or not; without an allowance an
 exclusion proves itself right. Ten to thirty rounds after they were excluded, recorded honest clients dropped by 0.07 to
