@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from fedsec.attacks.triggers import Trigger
-from fedsec.config import RunConfig
+from fedsec.config import Data, RunConfig
 from fedsec.datasets import cache
 from fedsec.images import to_images, to_pixels
 from fedsec.metrics.coverage import relative_spread
@@ -81,10 +82,8 @@ class Panel:
         weights = find_fid_weights(self.config.measure.fid_weights)
         if weights is not None:
             return inception_extractor(weights, device=self.device)
-        classes = len(self.dataset.class_names)
-        seed = self.config.data.seed
-        path = cache.root(self.config.data) / f"extractor-{VERSION}-{self.dataset.digest}-{seed}.safetensors"
-        return kept_extractor(path, self._train, classes=classes, seed=seed, device=self.device)
+        path, classes = extractor_path(self.config.data, self.dataset), len(self.dataset.class_names)
+        return kept_extractor(path, self._train, classes=classes, seed=self.config.data.seed, device=self.device)
 
     def _real_utility(self, seed: int) -> list[Score]:
         """The curve without synthetic images: one for each training seed, whatever the arm."""
@@ -111,3 +110,8 @@ class Panel:
             seed=seed,
             device=self.device,
         )
+
+
+def extractor_path(data: Data, dataset: Dataset) -> Path:
+    """Where the domain extractor of these images is kept, beside them."""
+    return cache.root(data) / f"extractor-{VERSION}-{dataset.digest}-{data.seed}.safetensors"

@@ -21,6 +21,7 @@ from fedsec.reports import runlog
 from fedsec.runs import write_config
 from fedsec.server_app import run_experiment
 from tests.local_grid import LocalGrid
+from tests.quick_extractor import keep_quick_extractor
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -62,6 +63,7 @@ def config(folder: Path, **changes: object) -> RunConfig:
 
 def command(settings: RunConfig, folder: Path, *, interrupt: signal.Signals | None = None) -> Finished:
     """``fedsec run`` to its end; with ``interrupt``, sent that signal as soon as its workers have trained a round."""
+    keep_quick_extractor(settings.data)
     written = folder / f"{settings.run.name}-settings"
     write_config(settings, written)
     words = [sys.executable, "-m", "fedsec.cli", "run", str(written / "config.toml")]

@@ -22,6 +22,7 @@ from fedsec.reports.page import write_report
 from fedsec.reports.results import write_results
 from fedsec.server_app import run_experiment
 from tests.local_grid import LocalGrid, Tamper
+from tests.quick_extractor import keep_quick_extractor
 
 ARMS = {
     "vanilla": {},
@@ -49,6 +50,7 @@ def config(tmp_path: Path, **changes: Any) -> RunConfig:
 
 
 def run(settings: RunConfig, *, lanes: int = 1, tamper: Tamper | None = None) -> tuple[Path, LocalGrid]:
+    keep_quick_extractor(settings.data)
     grid = LocalGrid(app, settings.to_flat(), nodes=4 * lanes, tamper=tamper)
     return run_experiment(grid, settings, wait=1), grid
 
