@@ -254,8 +254,8 @@ def _present(answers: Sequence[tuple[int, ConfigRecord]]) -> Present:
 
 
 def _report(who: ConfigRecord) -> SiteReport:
-    """A site's words as plain text and numbers; a site that reports none has no classes, which the plan refuses."""
-    classes, labels = who.get("classes", []), who.get("labels", [])
+    """A site's words as plain text and numbers. What is of another kind is left out; the plan then names the site."""
+    classes, labels, channels = who.get("classes", []), who.get("labels", []), who.get("channels", 0)
     named = tuple(plain_text(str(name)) for name in classes) if isinstance(classes, list) else ()
-    counts = tuple(int(n) for n in labels) if isinstance(labels, list) else ()
-    return SiteReport(plain_text(str(who.get("site", ""))), named, counts, int(who.get("channels", 0)))  # type: ignore[arg-type]
+    counts = tuple(n for n in labels if isinstance(n, int) and n >= 0) if isinstance(labels, list) else ()
+    return SiteReport(plain_text(str(who.get("site", ""))), named, counts, channels if isinstance(channels, int) else 0)

@@ -271,6 +271,24 @@ def test_the_servers_own_split_does_not_bind_real_sites(tmp_path: Path, images: 
     assert set(runlog.read(folder).cells["vanilla", 0].rounds[0].weights) == {0, 1}
 
 
+@pytest.mark.parametrize("odd", [{"channels": "three"}, {"labels": ["x", "y"]}, {"labels": [-1, 5]}, {"classes": 2}])
+def test_a_site_that_answers_the_roll_call_in_odd_words_is_named(
+    odd: dict[str, Any], tmp_path: Path, images: Path
+) -> None:
+    def tamper(partition: int, reply: Message) -> Message | None:
+        if partition == 1 and "who" in reply.content.config_records:
+            for key, value in odd.items():
+                reply.content.config_records["who"][key] = value
+        return reply
+
+    settings = config(tmp_path, split__clients=2)
+    grid = site_grid(settings, images, ["Graz", "Linz"])
+    grid.tamper = tamper
+    with pytest.raises(RunError, match=r"some sites differ(.|\n)*Linz") as caught:
+        run_experiment(grid, settings, wait=1)
+    assert "Graz" not in str(caught.value)
+
+
 def test_sites_with_other_classes_are_named_before_any_training(tmp_path: Path, images: Path) -> None:
     shutil.copytree(images, tmp_path / "odd")
     (tmp_path / "odd" / "malignant").rename(tmp_path / "odd" / "melanoma")
