@@ -1,9 +1,9 @@
 """How far a Fréchet distance moves with the classifier it is measured on: ``python -m experiments.yardstick RUN``.
 
-Scores the kept generators of a run folder on the features of several domain classifiers, which differ in their seed
-alone, and prints for each cell the mean distance and its coefficient of variation over classifiers, and the ratio to
-the reference arm of the same training seed (geometric mean over classifiers, 95 % interval of that mean). The results
-page of docs/ quotes it: one classifier is a coarse yardstick.
+Scores the kept generators of a run folder on the features of several domain extractors, which differ in their seed
+alone (each has ``--networks`` classifiers side by side; 1 shows why there are three), and prints for each cell the mean
+distance and its coefficient of variation over extractors, and the ratio to the reference arm of the same training seed
+(geometric mean over extractors, 95 % interval of that mean). docs/metrics.md quotes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from fedsec.cli import read_experiment
 from fedsec.images import to_images
-from fedsec.metrics.features import domain_extractor
+from fedsec.metrics.features import NETWORKS, domain_extractor
 from fedsec.metrics.frechet import frechet_distance
 from fedsec.metrics.intervals import mean_interval
 from fedsec.models.sampling import balanced_labels, generate
@@ -36,13 +36,15 @@ def drawn(plan: Plan, arm: str, seed: int) -> Images:
     return generate(arrays, shape, labels, seed=config.data.seed, statistics=config.gan.statistics)
 
 
-def distances(plan: Plan, cells: list[tuple[str, int]], extractors: int) -> dict[tuple[str, int], list[float]]:
+def distances(
+    plan: Plan, cells: list[tuple[str, int]], extractors: int, networks: int
+) -> dict[tuple[str, int], list[float]]:
     data = plan.dataset
     train = data.rows(data.train)
     images = {cell: drawn(plan, *cell) for cell in cells}
     found: dict[tuple[str, int], list[float]] = {cell: [] for cell in cells}
     for seed in range(extractors):
-        extract = domain_extractor(train, classes=len(data.class_names), seed=seed)
+        extract = domain_extractor(train, classes=len(data.class_names), seed=seed, networks=networks)
         real = extract(to_images(train.pixels))
         for cell in cells:
             found[cell].append(frechet_distance(real, extract(images[cell])))
@@ -53,13 +55,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder with its generators")
     parser.add_argument("--extractors", type=int, default=6)
+    parser.add_argument("--networks", type=int, default=NETWORKS, help="classifiers side by side in one extractor")
     parser.add_argument("--reference", default="vanilla", help="arm the ratios refer to")
     options = parser.parse_args()
     torch.set_num_threads(1)
     plan = plan_run(read_experiment(options.run / CONFIG, "", [f"run.out={options.run.parent}"]))
     done = runlog.finished_cells(options.run)
     cells = [c for c in plan.cells if c in done and (options.run / f"generator-{c[0]}-{c[1]}.safetensors").exists()]
-    found = distances(plan, cells, options.extractors)
+    found = distances(plan, cells, options.extractors, options.networks)
     print("| arm | seed | frechet-domain | variation | ratio to the reference |\n|---|---|---|---|---|")
     for (arm, seed), values in found.items():
         ratio = ""

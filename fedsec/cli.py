@@ -22,7 +22,7 @@ from fedsec.errors import ConfigError, FedsecError, all_at_once
 from fedsec.runs import CONFIG, Plan, flatten, plan_run, with_clients, write_config
 from fedsec.types import Flat, Scalar
 
-OUT = Console(soft_wrap=True)
+OUT = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 CLIENTS = 4
 """Nodes a simulation starts when the experiment names no number: the release's."""
 RESCORING = {"measure.fid-weights", "data.source", "data.cache", "speed.device"}

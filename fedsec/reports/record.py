@@ -59,11 +59,15 @@ class Dropped:
 
 @dataclass(frozen=True)
 class RoundRow:
-    """One federated round. Maps go from partition to value; values may be NaN or infinite."""
+    """One federated round. Maps go from partition to value; values may be NaN or infinite.
+
+    ``losses``, ``last``, ``first``: generator loss over all steps, of the last batch, of the first steps.
+    """
 
     round: int
     losses: dict[int, float]
     last: dict[int, float]
+    first: dict[int, float]
     d_losses: dict[int, float]
     weights: dict[int, float]
     flags: tuple[int, ...]
@@ -195,6 +199,7 @@ def round_of(event: Event) -> RoundRow:
         round=int(event["round"]),
         losses=_by_partition(event["losses"]),
         last=_by_partition(event["last"]),
+        first=_by_partition(event.get("first", {})),
         d_losses=_by_partition(event["d_losses"]),
         weights=_by_partition(event["weights"]),
         flags=tuple(map(int, event["flags"])),

@@ -223,7 +223,8 @@ def _cautions(record: RunRecord) -> tuple[str, ...]:
         said.append(
             f"Fidelity is {record.header.measured_by}, the Fréchet distance on features of classifiers trained on the "
             "real training images. It ranks the arms of this run; it is not FID and compares with no published number. "
-            "On other classifiers the ratio of two arms moves by 3 to 12 %."
+            "On other classifiers the ratio of two arms moved by up to 12 % on dermoscopy (docs/metrics.md); "
+            "'python -m experiments.yardstick RUN' measures it here."
         )
     if record.torn:
         lines = ", ".join(map(str, record.torn))
