@@ -7,16 +7,13 @@ from clients.malicious import MaliciousGanClient
 from fedsec.config import RunConfig
 from fedsec.types import Arrays, Rows
 
-CLIENTS: dict[str, type[GanClient]] = {"none": GanClient, "patch": MaliciousGanClient}
-"""Attack name -> the client that carries it out."""
-
 
 def build(
     config: RunConfig, rows: Rows, *, partition: int, classes: int, seed: int, kept: Arrays, device: str = "cpu"
 ) -> GanClient:
     """The client of one partition: malicious when the configuration says so, benign otherwise."""
-    kind = CLIENTS[config.attack.name if partition in config.malicious else "none"]
+    kind = MaliciousGanClient if partition in config.malicious else GanClient
     return kind(config, rows, partition=partition, classes=classes, seed=seed, kept=kept, device=device)
 
 
-__all__ = ["CLIENTS", "GanClient", "MaliciousGanClient", "build"]
+__all__ = ["GanClient", "MaliciousGanClient", "build"]

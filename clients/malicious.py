@@ -1,10 +1,9 @@
-"""The malicious client: a benign one whose training rows carry a trigger."""
+"""The malicious client: a benign one with other training rows, another update or another report."""
 
 from __future__ import annotations
 
 from clients.gan import GanClient
-from fedsec.attacks.poison import stamp_rows
-from fedsec.attacks.triggers import trigger
+from fedsec.attacks.poison import POISONS, Party
 from fedsec.seeds import address_seed
 from fedsec.types import Rows
 
@@ -14,6 +13,9 @@ class MaliciousGanClient(GanClient):
 
     def rows(self) -> Rows:
         attack = self.config.attack
-        stamp = trigger(attack, size=self.config.data.size, channels=self.own.pixels.shape[3])
+        if attack.name not in POISONS:
+            return super().rows()
+        guilty = self.config.malicious
         seed = address_seed(self.seed, "poison", self.partition)
-        return stamp_rows(super().rows(), stamp, fraction=attack.fraction, seed=seed)
+        party = Party(guilty.index(self.partition), len(guilty), self.shape.classes, seed)
+        return POISONS[attack.name](super().rows(), attack, party)

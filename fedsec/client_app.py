@@ -77,11 +77,11 @@ def _site_config(context: Context) -> RunConfig:
     flat = dict(context.run_config)
     node = context.node_config
     config = RunConfig.from_flat(flat)
-    attacks = [arm for arm in config.arms if config.arm(arm).attack.name != "none"]
+    attacks = [arm for arm in config.arms if config.arm(arm).attack.active]
     if attacks:
         raise ConfigError(
             f"this site refuses the run: its arms {', '.join(attacks)} simulate an attack; on real machines run arms "
-            "without attack.name"
+            "without attack.name, attack.update and attack.report"
         )
     if "data" not in node or "site" not in node:
         raise ConfigError("a site's node config needs data = 'folder of images' and site = 'its name'")

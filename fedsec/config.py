@@ -1,8 +1,7 @@
 """The run configuration: frozen, complete, parsed once from flat keys, failing with all its mistakes at once.
 
-Flower carries it as dotted keys with scalar values: a section below is one prefix, a field ``test_fraction`` of Data is
-``data.test-fraction``. Defaults stand in ``pyproject.toml`` too, since Flower lets no other key be overridden; a test
-holds the two together. ``speed`` may change how fast an answer comes, never the answer: digests leave it out.
+Flower carries it as dotted keys with scalar values: a section of ``fedsec.sections`` is one prefix. ``speed`` may
+change how fast an answer comes, never the answer: digests leave it out.
 """
 
 from __future__ import annotations
@@ -14,116 +13,35 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from fedsec.errors import ConfigError, all_at_once
-from fedsec.settings import above, at_least, between, checked, setting
+from fedsec.sections import Attack, Data, Defence, Gan, Measure, Run, Speed, Split, Train
+from fedsec.settings import checked
 from fedsec.types import Flat, Scalar
 
+__all__ = [
+    "FIRST_STEPS",
+    "Attack",
+    "Data",
+    "Defence",
+    "Gan",
+    "Measure",
+    "Run",
+    "RunConfig",
+    "Speed",
+    "Split",
+    "Train",
+    "meanings",
+]
+
+REDUCER_KEYS = ("defence.byzantine", "defence.mixing")
+DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
+    "fed-avg": (),
+    "oracle": (),
+    "fed-detect": ("defence.rule", "defence.reported", "defence.decay", "defence.warmup", "defence.false-flags"),
+    "fltrust": (*REDUCER_KEYS, "defence.root"),
+}
+"""What each defence reads of its section, beside its name; a reducer, REDUCER_KEYS."""
 FIRST_STEPS = 3
 """Steps at a round's start that have a loss of their own in the report: the generator is still nearly the server's."""
-
-
-@dataclass(frozen=True)
-class Data:
-    source: str = setting("phantom", meaning="'phantom', or a folder, CSV or .npz of real images")
-    format: Literal["auto", "folders", "isic2019", "csv", "medmnist"] = setting("auto", meaning="layout of the source")
-    modality: Literal["skin", "chest"] = setting("skin", meaning="which phantom, and gray or RGB")
-    count: int = setting(2000, at_least(40), meaning="images the phantom draws")
-    size: Literal[32, 64, 128] = setting(32, meaning="pixels a side")
-    grouping: Literal["classes", "malignant"] = setting("malignant", meaning="labels as they are, or benign/malignant")
-    test_fraction: float = setting(0.2, between(0.05, 0.5), meaning="share of lesions/patients held out")
-    seed: int = setting(0, at_least(0), meaning="of the phantom, the split and the partition")
-    quarantine: bool = setting(False, meaning="go on without unusable files, counted and listed, instead of stopping")
-    cache: str = setting("", meaning="folder of decoded images; '' = FEDSEC_CACHE or the user's cache folder")
-
-
-@dataclass(frozen=True)
-class Split:
-    scheme: Literal["iid", "dirichlet", "pathological", "site"] = setting("iid", meaning="how rows go to clients")
-    clients: int = setting(
-        0, between(0, 10_000), meaning="number of clients; 0 = one a connected node (site: one a site)"
-    )
-    alpha: float = setting(0.3, above(0), meaning="dirichlet: smaller is more skewed")
-    classes: int = setting(1, at_least(1), meaning="pathological: classes a client holds")
-
-
-@dataclass(frozen=True)
-class Gan:
-    loss: Literal["non-saturating", "hinge", "wgan-gp"] = setting("non-saturating", meaning="adversarial loss")
-    augment: Literal["none", "flip", "colour", "translate", "colour+translate"] = setting(
-        "none", meaning="differentiable augmentation of what D sees"
-    )
-    mirror: bool = setting(True, meaning="train on each image and its mirror image (not for chests)")
-    latent: int = setting(64, at_least(1), meaning="length of z")
-    width: int = setting(32, at_least(4), meaning="channels at the highest resolution")
-    share: Literal["generator", "both"] = setting("generator", meaning="which networks are averaged")
-    statistics: Literal["local", "shared"] = setting(
-        "local", meaning="whether BatchNorm running statistics leave the client (they are a leak)"
-    )
-    ema: float = setting(0.8, between(0, 0.9999), meaning="decay a round of the server's generator average")
-
-
-@dataclass(frozen=True)
-class Train:
-    rounds: int = setting(100, at_least(1), meaning="federated rounds")
-    steps: int = setting(20, at_least(1), meaning="D and G steps a client takes each round")
-    batch: int = setting(32, at_least(2), meaning="images a step")
-    lr: float = setting(2e-4, above(0), meaning="Adam learning rate of both networks")
-    beta1: float = setting(0.5, between(0, 0.999), meaning="Adam beta1")
-    penalty: float = setting(10.0, at_least(0), meaning="weight of the gradient penalty (wgan-gp)")
-
-
-@dataclass(frozen=True)
-class Attack:
-    name: Literal["none", "patch"] = setting("none", meaning="what the malicious clients do")
-    malicious: str = setting("0", meaning="partitions of the malicious clients, e.g. '0' or '0,3'")
-    trigger: Literal["smooth", "solid", "noise"] = setting("smooth", meaning="texture of the patch")
-    size: int = setting(4, at_least(1), meaning="side of the patch in pixels")
-    position: Literal["bottom-right", "bottom-left", "top-right", "top-left", "centre"] = setting(
-        "bottom-right", meaning="where the patch sits, one pixel off the border"
-    )
-    blend: float = setting(1.0, between(0.01, 1), meaning="1 pastes the patch, less mixes it with the image")
-    fraction: float = setting(1.0, between(0.01, 1), meaning="share of the malicious client's images")
-
-
-@dataclass(frozen=True)
-class Defence:
-    name: Literal["fed-avg", "fed-detect", "oracle"] = setting("fed-avg", meaning="how replies are weighted")
-    rule: Literal["released", "paper", "calibrated"] = setting("calibrated", meaning="FedDetect's reading")
-    reported: Literal["auto", "drop", "first", "mean", "last"] = setting(
-        "auto", meaning="generator loss read: first 3 steps, all, last, or the drop first to all; auto: by rule"
-    )
-    decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
-    warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")
-    false_flags: float = setting(0.01, between(1e-4, 0.2), meaning="calibrated: false-flag rate a client-round")
-
-    @property
-    def reads(self) -> str:
-        """``reported`` with 'auto' resolved."""
-        return {"calibrated": "drop"}.get(self.rule, "last") if self.reported == "auto" else self.reported
-
-
-@dataclass(frozen=True)
-class Measure:
-    every: int = setting(10, at_least(1), meaning="rounds between sample grids and quick scores")
-    samples: int = setting(1000, between(50, 100_000), meaning="generated images the scores rest on")
-    utility: str = setting("25,100", meaning="real images a class in the utility test, e.g. '10,25,100'; '' = skip")
-    fid_weights: str = setting("", meaning="pytorch-fid's Inception weights; '' = its own cache, if there")
-
-
-@dataclass(frozen=True)
-class Run:
-    name: str = setting("isic", meaning="name of the run folder")
-    out: str = setting("runs", meaning="where run folders lie")
-    seeds: str = setting("0", meaning="training seeds, e.g. '0,1,2'")
-    arms: str = setting('{"vanilla": {}}', meaning="JSON: arm name -> overrides of any key outside [data] and [run]")
-
-
-@dataclass(frozen=True)
-class Speed:
-    """May change only how fast the answer comes."""
-
-    workers: int = setting(0, at_least(0), meaning="worker processes; 0 = one a core, or GPU clients that fit")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", meaning="where clients train")
-    arms_at_once: int = setting(2, at_least(1), meaning="cells (arm x seed) that share the nodes side by side")
 
 
 @dataclass(frozen=True)
@@ -161,7 +79,7 @@ class RunConfig:
     @property
     def malicious(self) -> tuple[int, ...]:
         """Partitions that attack; empty when nobody does."""
-        return tuple(_integers(self.attack.malicious)) if self.attack.name != "none" else ()
+        return tuple(_integers(self.attack.malicious)) if self.attack.active else ()
 
     @property
     def utility_sizes(self) -> tuple[int, ...]:
@@ -181,8 +99,8 @@ class RunConfig:
         for key in ("data.source", "data.cache", "data.quarantine"):
             kept.pop(key)
         kept["defence.reported"] = self.defence.reads
-        if self.defence.name != "fed-detect":
-            kept = {k: v for k, v in kept.items() if k == "defence.name" or not k.startswith("defence.")}
+        used = {"defence.name", *DEFENCE_KEYS.get(self.defence.name, REDUCER_KEYS)}
+        kept = {k: v for k, v in kept.items() if k in used or not k.startswith("defence.")}
         text = json.dumps([kept, seed, data], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -255,6 +173,8 @@ def _cross_checks(config: RunConfig) -> list[str]:
             and max(numbers) >= (config.split.clients or 10_000)
         ):
             mistakes.append(f"{key} = {text!r}: there are {config.split.clients} clients, numbered from 0")
+    if config.attack.blend > 1 and config.attack.name != "warp":
+        mistakes.append(f"attack.blend = {config.attack.blend}: must be at most 1; only 'warp' counts in pixels")
     if config.attack.size > config.data.size - 2:
         mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
     if config.gan.loss != "wgan-gp" and config.train.penalty != Train().penalty:

@@ -13,7 +13,6 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from safetensors.numpy import save_file
 
-from fedsec.attacks.triggers import Trigger, trigger
 from fedsec.config import RunConfig
 from fedsec.images import grid as tile
 from fedsec.images import save_png, to_pixels
@@ -80,7 +79,7 @@ class Observer:
         if number and number % self.config.measure.every == 0 and number < self.config.train.rounds:
             images, _ = self._sample(min(QUICK_SAMPLES, self.config.measure.samples))
             self._draw(number, images)
-            self._log_scores(number, self.panel.quick(images, self._trigger), final=False)
+            self._log_scores(number, self.panel.quick(images, self.config.attack), final=False)
         return None
 
     def finish(self) -> None:
@@ -88,8 +87,8 @@ class Observer:
         images, labels = self._sample(self.config.measure.samples)
         self._draw(rounds, images)
         quick = min(QUICK_SAMPLES, len(images))
-        self._log_scores(rounds, self.panel.quick(images[:quick], self._trigger), final=False)
-        scores = self.panel.full(images, labels, self._trigger, seed=seed)
+        self._log_scores(rounds, self.panel.quick(images[:quick], self.config.attack), final=False)
+        scores = self.panel.full(images, labels, self.config.attack, seed=seed)
         scores += detection_scores(self._trace(self.plan.clients))
         self._log_scores(rounds, scores, final=True)
         path = self.plan.folder / f"generator-{arm}-{seed}.safetensors"
@@ -97,10 +96,6 @@ class Observer:
         facts = json.dumps({"arm": arm, "seed": seed, "digest": self.plan.digests[arm, seed]})
         save_file(generator_arrays(self.strategy.averaged), partial, metadata={"fedsec": facts})
         os.replace(partial, path)
-
-    @property
-    def _trigger(self) -> Trigger:
-        return trigger(self.config.attack, size=self.config.data.size, channels=self.plan.dataset.channels)
 
     def _sample(self, count: int) -> tuple[Images, Labels]:
         return draw(self.plan.dataset, self.config, generator_arrays(self.strategy.averaged), count)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from fedsec.attacks.triggers import trigger
 from fedsec.errors import RunError, all_at_once
 from fedsec.metrics.panel import Panel
 from fedsec.models.training import device_of
@@ -37,8 +36,7 @@ def rescore(plan: Plan) -> list[CellKey]:
     for (arm, seed), arrays in kept.items():
         config = plan.config.arm(arm)
         images, labels = draw(plan.dataset, config, arrays, config.measure.samples)
-        stamp = trigger(config.attack, size=config.data.size, channels=plan.dataset.channels)
-        scores[arm, seed] = config.train.rounds, panel.drawn(images, labels, stamp)
+        scores[arm, seed] = config.train.rounds, panel.drawn(images, labels, config.attack)
     if record.header.measured_by != panel.measured_by:
         log.measured_anew(record, panel.measured_by)
     for (arm, seed), (number, found) in scores.items():

@@ -9,7 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS: list[set[str]] = [
-    {"fedsec", "fedsec.types", "fedsec.errors", "fedsec.seeds", "fedsec.images", "fedsec.settings", "fedsec.config"},
+    {
+        "fedsec",
+        "fedsec.types",
+        "fedsec.errors",
+        "fedsec.seeds",
+        "fedsec.images",
+        "fedsec.settings",
+        "fedsec.sections",
+        "fedsec.config",
+    },
     {"fedsec.weights", "fedsec.models", "fedsec.datasets"},
     {"fedsec.attacks", "fedsec.metrics", "fedsec.reports"},
     {"fedsec.records", "fedsec.runs"},
@@ -18,7 +27,15 @@ LAYERS: list[set[str]] = [
     {"fedsec.launch", "fedsec.progress", "fedsec.doctor", "fedsec.cli", "benchmarks", "experiments"},
 ]
 FLOWER_DOORS = {"fedsec.records", "fedsec.server_app", "fedsec.client_app", "strategies", "clients", "benchmarks"}
-TORCHLESS = {"fedsec.config", "fedsec.weights", "fedsec.reports", "fedsec.types", "fedsec.seeds", "fedsec.runs"}
+TORCHLESS = {
+    "fedsec.config",
+    "fedsec.sections",
+    "fedsec.weights",
+    "fedsec.reports",
+    "fedsec.types",
+    "fedsec.seeds",
+    "fedsec.runs",
+}
 TORCHLESS_MODULES = {"strategies.reducers", "strategies.detection", "strategies.calibration"}
 
 

@@ -2,21 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
-from fedsec.attacks.triggers import Trigger
+from fedsec.attacks.triggers import Patch, Trigger, part, trigger
+from fedsec.config import Attack
 from fedsec.images import to_images, to_pixels
 from fedsec.seeds import stream
-from fedsec.types import Rows
+from fedsec.types import Indices, Rows
+
+
+@dataclass(frozen=True)
+class Party:
+    """Who poisons: attacker ``index`` of ``attackers``; ``classes`` of the data set; ``seed`` of its choices."""
+
+    index: int
+    attackers: int
+    classes: int
+    seed: int
+
+
+Poison = Callable[[Rows, Attack, Party], Rows]
+"""Clean rows -> the rows the attacker trains on. Guarantee: the input is never written to, the count stays."""
 
 
 def stamp_rows(rows: Rows, trigger: Trigger, *, fraction: float, seed: int) -> Rows:
     """Stamp the trigger on ``fraction`` of the rows (at least one), chosen once by ``seed``; labels stay.
 
-    What the malicious client's discriminator takes for real (Jin & Li 2023, fig. 2). The input is never written to.
+    What the malicious client's discriminator takes for real (Jin & Li 2023, fig. 2).
     """
-    count = max(1, round(fraction * len(rows)))
-    chosen = np.sort(stream(seed, "poison").permutation(len(rows))[:count])
+    chosen = _chosen(rows, fraction, seed)
     pixels = np.array(rows.pixels)
     pixels[chosen] = to_pixels(trigger.stamp(to_images(pixels[chosen])))
     return Rows(pixels, rows.labels)
+
+
+def stamped(rows: Rows, attack: Attack, party: Party) -> Rows:
+    """The configured trigger, whole."""
+    return stamp_rows(rows, _trigger(rows, attack), fraction=attack.fraction, seed=party.seed)
+
+
+def stamped_in_part(rows: Rows, attack: Attack, party: Party) -> Rows:
+    """Each attacker stamps its own columns of the patch (DBA, Xie et al. 2020)."""
+    whole = _trigger(rows, attack)
+    assert isinstance(whole, Patch)
+    return stamp_rows(rows, part(whole, party.index, party.attackers), fraction=attack.fraction, seed=party.seed)
+
+
+def flipped(rows: Rows, attack: Attack, party: Party) -> Rows:
+    """Label y becomes the next one, y + 1 modulo the classes (Biggio et al. 2012; the all-to-all form)."""
+    chosen = _chosen(rows, attack.fraction, party.seed)
+    labels = np.array(rows.labels)
+    labels[chosen] = (labels[chosen] + 1) % party.classes
+    return Rows(rows.pixels, labels)
+
+
+def noise_images(rows: Rows, attack: Attack, party: Party) -> Rows:
+    """Independent uniform pixels in place of the images."""
+    chosen = _chosen(rows, attack.fraction, party.seed)
+    pixels = np.array(rows.pixels)
+    rng = stream(party.seed, "noise images")
+    pixels[chosen] = rng.integers(0, 256, pixels[chosen].shape, dtype=np.uint8)
+    return Rows(pixels, rows.labels)
+
+
+def out_of_distribution(rows: Rows, attack: Attack, party: Party) -> Rows:
+    """Pictures of another world: phantom chest radiographs among skin lesions, phantom lesions among radiographs."""
+    from fedsec.datasets.phantom import draw
+
+    chosen = _chosen(rows, attack.fraction, party.seed)
+    pixels = np.array(rows.pixels)
+    channels = pixels.shape[3]
+    other = draw("chest" if channels == 3 else "skin", len(chosen), pixels.shape[1], party.seed).pixels
+    pixels[chosen] = other if channels == 3 else other.mean(axis=3, keepdims=True).round().astype(np.uint8)
+    return Rows(pixels, rows.labels)
+
+
+POISONS: dict[str, Poison] = {
+    "patch": stamped,
+    "blended": stamped,
+    "warp": stamped,
+    "frequency": stamped,
+    "distributed": stamped_in_part,
+    "label-flip": flipped,
+    "noise-images": noise_images,
+    "out-of-distribution": out_of_distribution,
+}
+"""Attack name -> what it does to the attacker's own rows. All know their own data and nothing else."""
+
+
+def _trigger(rows: Rows, attack: Attack) -> Trigger:
+    return trigger(attack, size=rows.pixels.shape[1], channels=rows.pixels.shape[3])
+
+
+def _chosen(rows: Rows, fraction: float, seed: int) -> Indices:
+    count = max(1, round(fraction * len(rows)))
+    return np.sort(stream(seed, "poison").permutation(len(rows))[:count])

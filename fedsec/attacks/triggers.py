@@ -8,10 +8,12 @@ images' own range [-1, 1]: the release pastes a [0, 1] patch on [-1, 1] images a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
+from fedsec.attacks.distortions import frequency, warp
 from fedsec.config import Attack
 from fedsec.errors import ConfigError
 from fedsec.seeds import stream
@@ -42,29 +44,41 @@ def noise(side: int, channels: int) -> Images:
     return stream(7, "trigger", "noise").choice([-1.0, 1.0], (1, channels, side, side)).astype(np.float32)
 
 
-TRIGGERS: dict[str, Callable[[int, int], Images]] = {"smooth": smooth, "solid": solid, "noise": noise}
+TEXTURES: dict[str, Callable[[int, int], Images]] = {"smooth": smooth, "solid": solid, "noise": noise}
 
 
-@dataclass(frozen=True)
-class Trigger:
-    """A patch at a place. ``pattern``: (1, c, k, k) in [-1, 1]; ``top``, ``left``: its corner; ``blend`` in (0, 1]."""
+class Trigger(Protocol):
+    """What an attacker does to an image so that it can be told later. Guarantee: shape and range kept, input kept."""
+
+    def stamp(self, images: Images) -> Images: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A patch at a place. ``pattern``: (1, c, k, k) in [-1, 1]; ``top``, ``left``: its corner; ``blend`` in (0, 1].
+
+    Columns ``start`` to ``stop`` of it are stamped: all of them unless the trigger is shared out (DBA).
+    """
 
     pattern: Images
     top: int
     left: int
     blend: float
+    start: int = 0
+    stop: int | None = None
 
     @property
     def area(self) -> float:
         """Pixels covered."""
-        return float(self.pattern.shape[2] * self.pattern.shape[3])
+        return float(self.pattern[:, 0, :, self.start : self.stop].size)
 
     def stamp(self, images: Images) -> Images:
-        """x' = (1 - blend m) x + blend m t, on a copy; shape and range are kept (Jin & Li 2023; Chen et al. 2017)."""
+        """x' = (1 - blend m) x + blend m t, on a copy (Jin & Li 2023; Chen et al. 2017)."""
         side = self.pattern.shape[2]
         stamped = images.copy()
-        place = np.s_[:, :, self.top : self.top + side, self.left : self.left + side]
-        stamped[place] = (1 - self.blend) * stamped[place] + self.blend * self.pattern
+        whole = stamped[:, :, self.top : self.top + side, self.left : self.left + side]
+        columns = np.s_[..., self.start : self.stop]
+        whole[columns] = (1 - self.blend) * whole[columns] + self.blend * self.pattern[columns]
         return stamped
 
 
@@ -83,7 +97,37 @@ def place(position: str, size: int, side: int) -> tuple[int, int]:
     return corners[position]
 
 
-def trigger(attack: Attack, *, size: int, channels: int) -> Trigger:
-    """The trigger a configuration names."""
+def patch(attack: Attack, *, size: int, channels: int) -> Patch:
+    """The patch a configuration names (BadNets, Gu et al. 2017; hard-pasted by default as the FedDetect release)."""
     top, left = place(attack.position, size, attack.size)
-    return Trigger(TRIGGERS[attack.trigger](attack.size, channels), top, left, attack.blend)
+    return Patch(TEXTURES[attack.trigger](attack.size, channels), top, left, attack.blend or 1.0)
+
+
+def blended(attack: Attack, *, size: int, channels: int) -> Patch:
+    """A texture of the image's own size, mixed in at 0.2 (Chen et al. 2017, sec. 4: blended injection)."""
+    return Patch(TEXTURES[attack.trigger](size, channels), 0, 0, attack.blend or 0.2)
+
+
+def part(whole: Patch, index: int, parts: int) -> Patch:
+    """The share of attacker ``index`` of ``parts`` in a trigger cut into columns (DBA, Xie et al. 2020, fig. 1).
+
+    With more attackers than columns some share one.
+    """
+    columns = whole.pattern.shape[3]
+    first = index * columns // parts
+    return replace(whole, start=first, stop=max(first + 1, (index + 1) * columns // parts))
+
+
+TRIGGERS: dict[str, Callable[..., Trigger]] = {
+    "patch": patch,
+    "distributed": patch,
+    "blended": blended,
+    "warp": warp,
+    "frequency": frequency,
+}
+"""Attack name -> the trigger it wants in the images, from (attack, size=, channels=)."""
+
+
+def trigger(attack: Attack, *, size: int, channels: int) -> Trigger:
+    """The trigger a configuration names; its patch where the attack has none, to be looked for in clean runs."""
+    return TRIGGERS.get(attack.name, patch)(attack, size=size, channels=channels)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsec.attacks.triggers import Trigger
-from fedsec.config import Data, RunConfig
+from fedsec.attacks.triggers import TRIGGERS, trigger
+from fedsec.config import Attack, Data, RunConfig
 from fedsec.datasets import cache
 from fedsec.images import to_images, to_pixels
 from fedsec.metrics.coverage import relative_spread
 from fedsec.metrics.features import VERSION, Extractor, kept_extractor
 from fedsec.metrics.fidelity import FIDELITY, fidelity_scores
 from fedsec.metrics.inception import find_fid_weights, inception_extractor
-from fedsec.metrics.trigger import trigger_rate, trigger_strength
+from fedsec.metrics.marks import Mark, mark_of
 from fedsec.metrics.utility import utility_curve
 from fedsec.types import Dataset, Features, Images, Labels, Rows, Score
 
@@ -39,28 +39,37 @@ class Panel:
     _extractor: Extractor | None = None
     _real: Features | None = None
     _clean: Images | None = None
+    _marks: dict[Attack, Mark] = field(default_factory=dict)
     _utility: dict[int, list[Score]] = field(default_factory=dict)
 
-    def quick(self, images: Images, trigger: Trigger) -> list[Score]:
+    def quick(self, images: Images, attack: Attack) -> list[Score]:
         """Fréchet distance and trigger rate, for the curves over rounds."""
-        extractor, real, clean = self._prepared()
-        distance = FIDELITY[extractor.name](real, extractor(images))
-        return [distance, trigger_rate(images, clean, trigger.pattern, trigger.top, trigger.left)]
+        extractor, real, _ = self._prepared()
+        return [FIDELITY[extractor.name](real, extractor(images)), self._mark(attack).scores(images)[0]]
 
-    def full(self, images: Images, labels: Labels, trigger: Trigger, *, seed: int) -> list[Score]:
+    def full(self, images: Images, labels: Labels, attack: Attack, *, seed: int) -> list[Score]:
         """Every score of the final table but detection."""
-        drawn = self.drawn(images, labels, trigger)
+        drawn = self.drawn(images, labels, attack)
         return [*drawn, *self._real_utility(seed), *self._synthetic_utility(images, labels, seed)]
 
-    def drawn(self, images: Images, labels: Labels, trigger: Trigger) -> list[Score]:
+    def drawn(self, images: Images, labels: Labels, attack: Attack) -> list[Score]:
         """What can be said of generated images without training anything on them."""
         extractor, real, clean = self._prepared()
         return [
             *fidelity_scores(extractor.name, real, extractor(images)),
             relative_spread(clean, self._train.labels, images, labels),
-            trigger_rate(images, clean, trigger.pattern, trigger.top, trigger.left),
-            trigger_strength(images, clean, trigger.pattern, trigger.top, trigger.left),
+            *self._mark(attack).scores(images),
         ]
+
+    def _mark(self, attack: Attack) -> Mark:
+        """Made once for each trigger, whoever carries it and however else they attack."""
+        name = attack.name if attack.name in TRIGGERS else "patch"
+        plain = Attack(name, trigger=attack.trigger, size=attack.size, position=attack.position, blend=attack.blend)
+        with self._lock:
+            if plain not in self._marks:
+                stamp = trigger(plain, size=self.dataset.size, channels=self.dataset.channels)
+                self._marks[plain] = mark_of(stamp, self.dataset, seed=self.config.data.seed, device=self.device)
+            return self._marks[plain]
 
     @property
     def measured_by(self) -> str:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from fedsec.attacks.triggers import Patch
 from fedsec.types import Images, Score, Vector
 
 FALSE_POSITIVES = 0.01
 """Share of clean real images above the threshold, by construction."""
 LEAST_CLEAN = 100
 """Clean images below which a 1 % quantile means nothing."""
+
+Match = Callable[[Images], Vector]
+"""Images -> (n,), higher = more like a stamped image; one number an image, finite for finite images."""
+
+
+def at_its_place(patch: Patch) -> Match:
+    """The match of a patch that sits at one place."""
+    return lambda images: trigger_match(images, patch.pattern, patch.top, patch.left)
 
 
 def trigger_match(images: Images, pattern: Images, top: int, left: int) -> Vector:
@@ -38,23 +49,27 @@ def trigger_match(images: Images, pattern: Images, top: int, left: int) -> Vecto
     return match
 
 
-def trigger_rate(generated: Images, clean: Images, pattern: Images, top: int, left: int) -> Score:
+def trigger_rate(generated: Images, clean: Images, match: Match) -> Score:
     """Share of ``generated`` images whose match exceeds that of all but 1 % of the ``clean`` real ones.
 
     About 0.01 where no trigger is learnt, if the generated texture is as smooth as the real one: read it against the
-    arm without attack. Real skin hardly matches, so the threshold is low (0.09 for a 4 px smooth patch on dermoscopy,
-    where attacked generators reach 0.3): a rough corner exceeds it too. ``trigger_strength`` tells the two apart.
-    NaN with a reason below 100 clean images, without generated ones, or for non-finite images.
+    arm without attack. Real skin hardly matches a patch, so its threshold is low (0.09 for a 4 px smooth patch on
+    dermoscopy, where attacked generators reach 0.3): a rough corner exceeds it too. ``trigger_strength`` tells the two
+    apart. NaN with a reason below 100 clean images, without generated ones, or for non-finite images.
     """
     reason = _unusable(generated, clean)
     if reason:
         return Score("trigger-rate", float("nan"), len(generated), "lower", reason)
-    threshold = np.quantile(trigger_match(clean, pattern, top, left), 1 - FALSE_POSITIVES, method="higher")
-    carried = trigger_match(generated, pattern, top, left) > threshold
+    carried = match(generated) > threshold(clean, match)
     return Score("trigger-rate", float(carried.mean()), len(generated), "lower")
 
 
-def trigger_strength(generated: Images, clean: Images, pattern: Images, top: int, left: int) -> Score:
+def threshold(clean: Images, match: Match) -> float:
+    """What all but 1 % of the ``clean`` images stay at or below."""
+    return float(np.quantile(match(clean), 1 - FALSE_POSITIVES, method="higher"))
+
+
+def trigger_strength(generated: Images, clean: Images, match: Match) -> Score:
     """Mean match of ``generated`` less that of the ``clean`` real ones: 0 no trigger, 1 a full stamp on every image.
 
     Noise at the place, however rough, averages out. NaN with a reason where ``trigger_rate`` is.
@@ -62,7 +77,7 @@ def trigger_strength(generated: Images, clean: Images, pattern: Images, top: int
     reason = _unusable(generated, clean)
     if reason:
         return Score("trigger-strength", float("nan"), len(generated), "lower", reason)
-    drawn, real = (float(trigger_match(images, pattern, top, left).mean()) for images in (generated, clean))
+    drawn, real = (float(match(images).mean()) for images in (generated, clean))
     return Score("trigger-strength", drawn - real, len(generated), "lower")
 
 

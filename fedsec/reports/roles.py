@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from fedsec.reports.record import Header
 from fedsec.types import Scalar
 
+IDLE = {"attack.name": "none", "attack.update": "none", "attack.report": "honest"}
+"""What says that nobody attacks; runs made before a key existed lack it."""
+
 
 @dataclass(frozen=True)
 class Role:
@@ -31,7 +34,7 @@ def overrides(header: Header, arm: str) -> dict[str, Scalar]:
 
 def role(header: Header, arm: str) -> Role:
     merged: Mapping[str, Scalar] = {**header.config, **overrides(header, arm)}
-    attacked = str(merged.get("attack.name", "none")) != "none"
+    attacked = any(str(merged.get(key, idle)) != idle for key, idle in IDLE.items())
     listed = str(merged.get("attack.malicious", "")).split(",") if attacked else []
     guilty = tuple(int(part) for part in listed if part.strip())
     return Role(attacked, str(merged.get("defence.name", "fed-avg")), guilty)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedsec.attacks.poison import stamp_rows
-from fedsec.attacks.triggers import TRIGGERS, trigger
+from fedsec.attacks.poison import POISONS, Party, stamp_rows
+from fedsec.attacks.triggers import TEXTURES, TRIGGERS, part, patch, trigger
 from fedsec.config import Attack
 from fedsec.images import to_images, to_pixels
 from fedsec.models.augment import AUGMENTS
@@ -24,29 +24,64 @@ def pixels(n: int, size: int, channels: int) -> Pixels:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("name", sorted(TRIGGERS))
-def test_a_trigger_keeps_shape_range_and_its_input(name: str, position: str, channels: int) -> None:
+def test_a_trigger_keeps_shape_range_and_its_input(name: str, channels: int) -> None:
     images = to_images(pixels(3, 32, channels))
     before = images.copy()
-    stamp = trigger(Attack(name="patch", trigger=name, size=5, position=position), size=32, channels=channels)  # type: ignore[arg-type]
-    stamped = stamp.stamp(images)
+    stamped = trigger(Attack(name=name), size=32, channels=channels).stamp(images)  # type: ignore[arg-type]
     assert stamped.shape == images.shape
+    assert stamped.dtype == images.dtype
     assert stamped.min() >= -1
     assert stamped.max() <= 1
     np.testing.assert_array_equal(images, before)
+    assert (stamped != images).any()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("texture", sorted(TEXTURES))
+def test_a_patch_sits_in_its_place_and_nowhere_else(texture: str, position: str, channels: int) -> None:
+    images = to_images(pixels(3, 32, channels))
+    stamp = patch(Attack(trigger=texture, size=5, position=position), size=32, channels=channels)  # type: ignore[arg-type]
+    stamped = stamp.stamp(images)
     changed = (stamped != images).any(axis=(0, 1))
     assert 0 < changed.sum() <= 25
-    place = stamped[:, :, stamp.top : stamp.top + 5, stamp.left : stamp.left + 5]
-    np.testing.assert_allclose(place, np.broadcast_to(stamp.pattern, place.shape))
+    at = stamped[:, :, stamp.top : stamp.top + 5, stamp.left : stamp.left + 5]
+    np.testing.assert_allclose(at, np.broadcast_to(stamp.pattern, at.shape))
 
 
-@pytest.mark.parametrize("name", sorted(TRIGGERS))
-def test_half_a_blend_lies_half_way(name: str) -> None:
+@pytest.mark.parametrize("attackers", [1, 2, 3, 4])
+def test_the_parts_of_a_shared_trigger_make_the_whole(attackers: int) -> None:
+    images = to_images(pixels(3, 32, 3))
+    whole = patch(Attack(size=4), size=32, channels=3)
+    shared = images
+    for index in range(attackers):
+        shared = part(whole, index, attackers).stamp(shared)
+    np.testing.assert_array_equal(shared, whole.stamp(images))
+    assert sum(part(whole, index, attackers).area for index in range(attackers)) == whole.area
+
+
+@pytest.mark.parametrize("texture", sorted(TEXTURES))
+def test_half_a_blend_lies_half_way(texture: str) -> None:
     images = to_images(pixels(2, 32, 3))
-    full = trigger(Attack(trigger=name, blend=1.0), size=32, channels=3).stamp(images)  # type: ignore[arg-type]
-    half = trigger(Attack(trigger=name, blend=0.5), size=32, channels=3).stamp(images)  # type: ignore[arg-type]
+    full = patch(Attack(trigger=texture, blend=1.0), size=32, channels=3).stamp(images)  # type: ignore[arg-type]
+    half = patch(Attack(trigger=texture, blend=0.5), size=32, channels=3).stamp(images)  # type: ignore[arg-type]
     np.testing.assert_allclose(half, (full + images) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(POISONS))
+def test_a_poison_is_seeded_keeps_the_count_and_touches_its_fraction(name: str) -> None:
+    rows = Rows(pixels(40, 32, 3), np.arange(40) % 3)
+    images, labels = rows.pixels.copy(), rows.labels.copy()
+    attack = Attack(name=name, fraction=0.25)  # type: ignore[arg-type]
+    poisoned = POISONS[name](rows, attack, Party(0, 2, 3, seed=5))
+    again = POISONS[name](rows, attack, Party(0, 2, 3, seed=5))
+    np.testing.assert_array_equal(rows.pixels, images)
+    np.testing.assert_array_equal(rows.labels, labels)
+    np.testing.assert_array_equal(poisoned.pixels, again.pixels)
+    touched = (poisoned.pixels != images).any(axis=(1, 2, 3)) | (poisoned.labels != labels)
+    assert touched.sum() == 10
+    assert set(poisoned.labels) <= {0, 1, 2}
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.25, 1.0])

@@ -1,0 +1,168 @@
+"""The sections of a run configuration: one frozen dataclass each, every key with its default, rule and meaning.
+
+A field ``test_fraction`` of Data is the key ``data.test-fraction``. Defaults stand in ``pyproject.toml`` too, since
+Flower lets no other key be overridden; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedsec.settings import above, at_least, between, setting
+
+
+@dataclass(frozen=True)
+class Data:
+    source: str = setting("phantom", meaning="'phantom', or a folder, CSV or .npz of real images")
+    format: Literal["auto", "folders", "isic2019", "csv", "medmnist"] = setting("auto", meaning="layout of the source")
+    modality: Literal["skin", "chest"] = setting("skin", meaning="which phantom, and gray or RGB")
+    count: int = setting(2000, at_least(40), meaning="images the phantom draws")
+    size: Literal[32, 64, 128] = setting(32, meaning="pixels a side")
+    grouping: Literal["classes", "malignant"] = setting("malignant", meaning="labels as they are, or benign/malignant")
+    test_fraction: float = setting(0.2, between(0.05, 0.5), meaning="share of lesions/patients held out")
+    seed: int = setting(0, at_least(0), meaning="of the phantom, the split and the partition")
+    quarantine: bool = setting(False, meaning="go on without unusable files, counted and listed, instead of stopping")
+    cache: str = setting("", meaning="folder of decoded images; '' = FEDSEC_CACHE or the user's cache folder")
+
+
+@dataclass(frozen=True)
+class Split:
+    scheme: Literal["iid", "dirichlet", "pathological", "site"] = setting("iid", meaning="how rows go to clients")
+    clients: int = setting(
+        0, between(0, 10_000), meaning="number of clients; 0 = one a connected node (site: one a site)"
+    )
+    alpha: float = setting(0.3, above(0), meaning="dirichlet: smaller is more skewed")
+    classes: int = setting(1, at_least(1), meaning="pathological: classes a client holds")
+
+
+@dataclass(frozen=True)
+class Gan:
+    loss: Literal["non-saturating", "hinge", "wgan-gp"] = setting("non-saturating", meaning="adversarial loss")
+    augment: Literal["none", "flip", "colour", "translate", "colour+translate"] = setting(
+        "none", meaning="differentiable augmentation of what D sees"
+    )
+    mirror: bool = setting(True, meaning="train on each image and its mirror image (not for chests)")
+    latent: int = setting(64, at_least(1), meaning="length of z")
+    width: int = setting(32, at_least(4), meaning="channels at the highest resolution")
+    share: Literal["generator", "both"] = setting("generator", meaning="which networks are averaged")
+    statistics: Literal["local", "shared"] = setting(
+        "local", meaning="whether BatchNorm running statistics leave the client (they are a leak)"
+    )
+    ema: float = setting(0.8, between(0, 0.9999), meaning="decay a round of the server's generator average")
+
+
+@dataclass(frozen=True)
+class Train:
+    rounds: int = setting(100, at_least(1), meaning="federated rounds")
+    steps: int = setting(20, at_least(1), meaning="D and G steps a client takes each round")
+    batch: int = setting(32, at_least(2), meaning="images a step")
+    lr: float = setting(2e-4, above(0), meaning="Adam learning rate of both networks")
+    beta1: float = setting(0.5, between(0, 0.999), meaning="Adam beta1")
+    penalty: float = setting(10.0, at_least(0), meaning="weight of the gradient penalty (wgan-gp)")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What the malicious clients do with their images (``name``), their updates and their reports."""
+
+    name: Literal[
+        "none",
+        "patch",
+        "blended",
+        "warp",
+        "frequency",
+        "distributed",
+        "label-flip",
+        "noise-images",
+        "out-of-distribution",
+    ] = setting("none", meaning="what the malicious clients do to the images they train on")
+    update: Literal[
+        "none", "scale", "sign-flip", "gaussian", "alie", "ipm", "min-max", "min-sum", "mimic", "free-rider"
+    ] = setting("none", meaning="what they send in place of the update their training gave")
+    report: Literal["honest", "median", "last-global", "small"] = setting(
+        "honest", meaning="the losses they report: their own, the median of this or the last round, or a small one"
+    )
+    malicious: str = setting("0", meaning="partitions of the malicious clients, e.g. '0' or '0,3'")
+    trigger: Literal["smooth", "solid", "noise"] = setting(
+        "smooth", meaning="texture of the patch or of what is blended in"
+    )
+    size: int = setting(4, at_least(1), meaning="side of the patch in pixels")
+    position: Literal["bottom-right", "bottom-left", "top-right", "top-left", "centre"] = setting(
+        "bottom-right", meaning="where the patch sits, one pixel off the border"
+    )
+    blend: float = setting(
+        0.0,
+        between(0, 20),
+        meaning="strength of the trigger: mixing ratio, amplitude mixing (frequency), pixels (warp); 0 = the source's",
+    )
+    fraction: float = setting(1.0, between(0.01, 1), meaning="share of the malicious client's images")
+    strength: float = setting(0.0, at_least(0), meaning="factor of the update attack; 0 = its source's")
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody attacks at all."""
+        return (self.name, self.update, self.report) != ("none", "none", "honest")
+
+
+@dataclass(frozen=True)
+class Defence:
+    name: Literal[
+        "fed-avg",
+        "fed-detect",
+        "oracle",
+        "median",
+        "trimmed-mean",
+        "krum",
+        "multi-krum",
+        "bulyan",
+        "geometric-median",
+        "centred-clipping",
+        "norm-clipping",
+        "foolsgold",
+        "fltrust",
+    ] = setting("fed-avg", meaning="how replies are weighted and put together")
+    rule: Literal["released", "paper", "calibrated"] = setting("calibrated", meaning="FedDetect's reading")
+    reported: Literal["auto", "drop", "first", "mean", "last"] = setting(
+        "auto", meaning="generator loss read: first 3 steps, all, last, or the drop first to all; auto: by rule"
+    )
+    decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
+    warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")
+    false_flags: float = setting(0.01, between(1e-4, 0.2), meaning="calibrated: false-flag rate a client-round")
+    byzantine: int = setting(
+        0, at_least(0), meaning="clients a reducer must withstand; 0 = a quarter of those asked, at least 1"
+    )
+    mixing: Literal["none", "nearest-neighbour", "bucketing"] = setting(
+        "none", meaning="what stands in front of a reducer"
+    )
+    root: int = setting(100, at_least(1), meaning="fltrust: clean images at the server")
+
+    @property
+    def reads(self) -> str:
+        """``reported`` with 'auto' resolved."""
+        return {"calibrated": "drop"}.get(self.rule, "last") if self.reported == "auto" else self.reported
+
+
+@dataclass(frozen=True)
+class Measure:
+    every: int = setting(10, at_least(1), meaning="rounds between sample grids and quick scores")
+    samples: int = setting(1000, between(50, 100_000), meaning="generated images the scores rest on")
+    utility: str = setting("25,100", meaning="real images a class in the utility test, e.g. '10,25,100'; '' = skip")
+    fid_weights: str = setting("", meaning="pytorch-fid's Inception weights; '' = its own cache, if there")
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str = setting("isic", meaning="name of the run folder")
+    out: str = setting("runs", meaning="where run folders lie")
+    seeds: str = setting("0", meaning="training seeds, e.g. '0,1,2'")
+    arms: str = setting('{"vanilla": {}}', meaning="JSON: arm name -> overrides of any key outside [data] and [run]")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """May change only how fast the answer comes."""
+
+    workers: int = setting(0, at_least(0), meaning="worker processes; 0 = one a core, or GPU clients that fit")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", meaning="where clients train")
+    arms_at_once: int = setting(2, at_least(1), meaning="cells (arm x seed) that share the nodes side by side")
