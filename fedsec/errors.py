@@ -25,6 +25,10 @@ class RunError(FedsecError):
     """A federated run that did not finish."""
 
 
+class RobustnessError(FedsecError):
+    """A reducer that is asked to withstand more than it can, or lacks what it needs."""
+
+
 def all_at_once(kind: type[FedsecError], title: str, mistakes: Sequence[str]) -> None:
     """Raise one ``kind`` that lists every mistake; do nothing when there is none."""
     if mistakes:
