@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from fedsec.errors import ConfigError, all_at_once
@@ -37,6 +38,7 @@ DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
     "fed-avg": (),
     "oracle": (),
     "fed-detect": ("defence.rule", "defence.reported", "defence.decay", "defence.warmup", "defence.false-flags"),
+    "fed-inspect": ("defence.decay", "defence.warmup", "defence.false-flags"),
     "fltrust": (*REDUCER_KEYS, "defence.root"),
 }
 """What each defence reads of its section, beside its name; a reducer, REDUCER_KEYS."""
@@ -90,8 +92,10 @@ class RunConfig:
         return dict(json.loads(self.run.arms))
 
     def arm(self, name: str) -> RunConfig:
-        """This configuration with one arm's overrides applied."""
-        return RunConfig.from_flat({**self.to_flat(), **self.arms[name]})
+        """This configuration with one arm's overrides applied; they were checked with it."""
+        config, mistakes = _parse({**self.to_flat(), **self.arms[name]})
+        assert not mistakes, mistakes
+        return config
 
     def digest(self, *, seed: int, data: str) -> str:
         """Names one cell: everything that can change its numbers, nothing that cannot."""
@@ -145,6 +149,7 @@ def meanings() -> list[tuple[str, Scalar, str, str]]:
     return rows
 
 
+@cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 

@@ -110,6 +110,7 @@ class Defence:
     name: Literal[
         "fed-avg",
         "fed-detect",
+        "fed-inspect",
         "oracle",
         "median",
         "trimmed-mean",

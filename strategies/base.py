@@ -15,12 +15,29 @@ from fedsec.config import RunConfig
 from fedsec.errors import RunError
 from fedsec.records import Enrolled, Task, from_record, read_replies, task_message, to_record
 from fedsec.reports.runlog import RunLog
-from fedsec.types import Arrays, Fit, Vector
-from fedsec.weights import Layout
+from fedsec.types import Arrays, Dataset, Fit, Vector
+from fedsec.weights import Layout, Updates
+from strategies.adversary import Adversary
 from strategies.reducers import mean
 
 MOST_UNHEARD = 3
 """Rounds on end without one usable reply after which a cell is given up."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What a strategy is given for one cell (arm x seed).
+
+    ``nodes``: this cell's lane. ``initial``: the shared tensors before round 1. ``dataset``: the server's own images.
+    """
+
+    config: RunConfig
+    arm: str
+    seed: int
+    nodes: Sequence[Enrolled]
+    initial: Arrays
+    log: RunLog
+    dataset: Dataset
 
 
 @dataclass(frozen=True)
@@ -37,22 +54,22 @@ class Weighing:
 
 
 class GanStrategy(Strategy):
-    """Federated averaging of a generator, one cell (arm x seed) at a time; subclasses say how replies are weighted.
+    """Federated averaging of a generator, one cell at a time; subclasses say how replies are weighted or combined.
 
-    ``nodes``: this cell's lane. ``initial``: the shared tensors before round 1. ``averaged`` is the exponential moving
-    average over rounds that is sampled from; what is broadcast is the plain average. A reply that breaks a rule is
-    dropped for its round with site and reason; a round without any usable reply leaves the model as it was.
+    ``averaged`` is the exponential moving average over rounds that is sampled from; what is broadcast is the plain
+    average. A reply that breaks a rule is dropped for its round with site and reason; a round without any usable reply
+    leaves the model as it was. ``previous`` is the last round's change of the model.
     """
 
-    def __init__(
-        self, config: RunConfig, *, arm: str, seed: int, nodes: Sequence[Enrolled], initial: Arrays, log: RunLog
-    ) -> None:
-        self.config, self.arm, self.seed, self.log = config, arm, seed, log
-        self.clients = len(nodes)
-        self.nodes = self.participants(nodes)
-        self.layout = Layout.of(initial)
-        self.current = self.layout.vector(initial)
+    def __init__(self, brief: Brief) -> None:
+        self.config, self.arm, self.seed, self.log = brief.config, brief.arm, brief.seed, brief.log
+        self.clients = len(brief.nodes)
+        self.nodes = self.participants(brief.nodes)
+        self.layout = Layout.of(brief.initial)
+        self.current = self.layout.vector(brief.initial)
+        self.previous = np.zeros_like(self.current)
         self.average = self.current.copy()
+        self.adversary = Adversary(brief.config, self.layout, seed=brief.seed)
         self.history: list[Weighing] = []
         self.unheard = 0
         self.started = time.monotonic()
@@ -64,6 +81,11 @@ class GanStrategy(Strategy):
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
         """Uniform weights, as the release: 1/n whatever a client says about its number of images."""
         return Weighing({fit.partition: 1 / len(fits) for fit in fits})
+
+    def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
+        """One update out of the round's updates (n, d), in the order of ``fits``, and how each client counted."""
+        weighing = self.weigh(number, fits)
+        return mean(updates, np.array([weighing.weights[fit.partition] for fit in fits])), weighing
 
     @property
     def averaged(self) -> Arrays:
@@ -84,11 +106,11 @@ class GanStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         fits, dropped = read_replies(replies, self.nodes, self.layout)
-        weighing = self.weigh(server_round, fits) if fits else Weighing({})
+        fits, spoilt = self.adversary.act(server_round, fits, self.current, self.previous, self.nodes)
+        dropped += spoilt
+        weighing = self._step(server_round, fits) if fits else Weighing({})
         self.history.append(weighing)
         self.unheard = 0 if fits else self.unheard + 1
-        if fits:
-            self._step(server_round, fits, weighing)
         self.log.round(
             arm=self.arm,
             seed=self.seed,
@@ -109,12 +131,13 @@ class GanStrategy(Strategy):
             raise RunError(f"{self.arm} seed {self.seed}: no usable reply in {MOST_UNHEARD} rounds on end ({reasons})")
         return to_record(self.layout.arrays(self.current)), None
 
-    def _step(self, number: int, fits: Sequence[Fit], weighing: Weighing) -> None:
+    def _step(self, number: int, fits: Sequence[Fit]) -> Weighing:
         updates = self.layout.updates([fit.arrays for fit in fits], self.current)
-        weights: Vector = np.array([weighing.weights[fit.partition] for fit in fits])
-        self.current = self.current + mean(updates, weights)
+        self.previous, weighing = self.combine(number, fits, updates)
+        self.current = self.current + self.previous
         decay = min(self.config.gan.ema, number / (number + 9))
         self.average = decay * self.average + (1 - decay) * self.current
+        return weighing
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -25,7 +25,7 @@ from fedsec.reports.runlog import RunLog
 from fedsec.runs import Plan
 from fedsec.types import Arrays, Dataset, Images, Labels, Score
 from fedsec.weights import generator_arrays, shared_arrays
-from strategies.base import GanStrategy
+from strategies.base import Brief, GanStrategy
 from strategies.sleeves import STRATEGIES
 
 ROUND_TIMEOUT = 3600.0
@@ -43,7 +43,7 @@ def run_cell(
     pair = new_pair(config, shape, seed=seed, device="cpu")
     initial = shared_arrays(config.gan, network_arrays(pair.generator), network_arrays(pair.discriminator))
     log.cell_start(arm, seed, plan.digests[arm, seed])
-    strategy = STRATEGIES[config.defence.name](config, arm=arm, seed=seed, nodes=lane, initial=initial, log=log)
+    strategy = STRATEGIES[config.defence.name](Brief(config, arm, seed, lane, initial, log, plan.dataset))
     observer = Observer(plan, config, strategy, panel, log)
     strategy.start(
         grid,

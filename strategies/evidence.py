@@ -80,11 +80,14 @@ DROP_ABSENCE = 3.0
 """A generator that no longer learns from a client pleases it less and less, honest or not; without an allowance an
 exclusion proves itself right. Ten to thirty rounds after they were excluded, recorded honest clients dropped by 0.07 to
 0.18 more than the others, attackers by 0.36 to 0.62."""
+PEAK_SPREAD = 0.3
+"""Standard deviation of the logarithm of honest clients' peaks (``strategies.inspection``)."""
 READINGS: dict[str, Reading] = {
     "drop": Reading(drop, float, lambda number: DROP_SPREAD, 0.3, DROP_ABSENCE),
     "first": _level("g-loss-first"),
     "mean": _level("g-loss"),
     "last": _level("g-loss-last"),
+    "peak": Reading(_told("peak"), lambda value: math.log(max(value, 1e-6)), lambda number: PEAK_SPREAD, 2.0, 1.0),
 }
 
 

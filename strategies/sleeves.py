@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from fedsec.config import RunConfig
+import numpy as np
+
+from fedsec.config import Defence, RunConfig
+from fedsec.errors import RobustnessError, all_at_once
+from fedsec.models.sampling import generate
+from fedsec.models.training import spec
 from fedsec.records import Enrolled
-from fedsec.reports.runlog import RunLog
-from fedsec.types import Arrays, Fit
-from strategies.base import GanStrategy, Weighing
-from strategies.detection import Standing, judge, rule_of
-from strategies.evidence import READINGS
+from fedsec.seeds import address_seed, stream
+from fedsec.types import Fit, Vector
+from fedsec.weights import Updates, generator_arrays
+from strategies.base import Brief, GanStrategy, Weighing
+from strategies.detection import Rule, Standing, judge, rule_of
+from strategies.evidence import READINGS, violation
+from strategies.inspection import WINDOW, class_means, deviations, peak
+from strategies.mixing import MIXINGS, mixed
+from strategies.reducers import NEEDS, REDUCERS, Situation
+from strategies.root import Root
+
+INSPECTED = 128
+"""Images that fed-inspect draws from each uploaded generator, on latents of the round's own."""
 
 
 class FedAvg(GanStrategy):
@@ -20,12 +34,10 @@ class FedAvg(GanStrategy):
 class FedDetect(GanStrategy):
     """Weights decay for clients whose generator loss an isolation forest flags again and again (Jin & Li 2023)."""
 
-    def __init__(
-        self, config: RunConfig, *, arm: str, seed: int, nodes: Sequence[Enrolled], initial: Arrays, log: RunLog
-    ) -> None:
-        super().__init__(config, arm=arm, seed=seed, nodes=nodes, initial=initial, log=log)
-        self.rule = rule_of(config.defence)
-        self.read = READINGS[config.defence.reads].of
+    def __init__(self, brief: Brief) -> None:
+        super().__init__(brief)
+        self.rule = rule_of(brief.config.defence)
+        self.read = READINGS[brief.config.defence.reads].of
         self.standing = Standing.start(len(self.nodes))
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
@@ -43,6 +55,42 @@ class FedDetect(GanStrategy):
         )
 
 
+class FedInspect(FedDetect):
+    """Weights decay for clients whose generators draw something that the others' do not (``strategies.inspection``).
+
+    Losses count only as violations, when they are not finite or absurd: a client that lies about them gains nothing.
+    Track record and decay are those of the calibrated FedDetect.
+    """
+
+    def __init__(self, brief: Brief) -> None:
+        super().__init__(brief)
+        defence, data = brief.config.defence, brief.dataset
+        self.rule = Rule("calibrated", defence.decay, defence.warmup, defence.false_flags, "peak")
+        self.read = READINGS["peak"].of
+        self.shape = spec(brief.config, channels=data.channels, classes=len(data.class_names))
+        self.labels = np.arange(INSPECTED) % self.shape.classes
+        self.seen: list[dict[int, np.ndarray]] = []
+
+    def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
+        seed = address_seed(self.seed, "inspect", number)
+        drawn = [
+            generate(generator_arrays(fit.arrays), self.shape, self.labels, seed=seed, statistics="local")
+            for fit in fits
+        ]
+        apart = deviations(class_means(drawn, self.labels))
+        self.seen = [*self.seen, dict(zip([fit.partition for fit in fits], apart, strict=True))][-WINDOW:]
+        peaks = {
+            fit.partition: float(peak([row[fit.partition][None] for row in self.seen if fit.partition in row])[0])
+            for fit in fits
+        }
+        broken = {fit.partition: violation(fit.metrics.get("g-loss")) for fit in fits}
+        told = [
+            replace(fit, metrics={"peak": fit.metrics["g-loss"] if broken[fit.partition] else peaks[fit.partition]})
+            for fit in fits
+        ]
+        return super().weigh(number, told)
+
+
 class Oracle(GanStrategy):
     """Federated averaging without the malicious clients: the ceiling any defence can reach. Not a defence."""
 
@@ -50,4 +98,56 @@ class Oracle(GanStrategy):
         return [node for node in nodes if node.partition not in self.config.malicious]
 
 
-STRATEGIES: dict[str, type[GanStrategy]] = {"fed-avg": FedAvg, "fed-detect": FedDetect, "oracle": Oracle}
+def byzantine(defence: Defence, clients: int) -> int:
+    """The f a reducer must withstand: as told, or a quarter of the clients, at least 1."""
+    return defence.byzantine or max(1, clients // 4)
+
+
+class Robust(GanStrategy):
+    """A Byzantine-robust reducer of ``REDUCERS``, with one of ``MIXINGS`` in front; no client is ever flagged."""
+
+    def __init__(self, brief: Brief) -> None:
+        super().__init__(brief)
+        self.name = brief.config.defence.name
+        self.totals: dict[int, Vector] = {}
+        self.root = Root(brief) if self.name == "fltrust" else None
+
+    def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
+        defence = self.config.defence
+        if self.name == "foolsgold":
+            for fit, update in zip(fits, updates, strict=True):
+                self.totals[fit.partition] = self.totals.get(fit.partition, 0.0) + update
+        situation = Situation(
+            n_byzantine=byzantine(defence, len(self.nodes)),
+            previous=self.previous,
+            totals=np.stack([self.totals[fit.partition] for fit in fits]) if self.totals else updates,
+            root=self.root.update(number, self.layout, self.current) if self.root else None,
+        )
+        matrix = MIXINGS[defence.mixing](updates, situation.n_byzantine, stream(self.seed, "mixing", "round", number))
+        reduced = mixed(REDUCERS[self.name], updates, situation, matrix)
+        shares = zip([fit.partition for fit in fits], map(float, reduced.shares), strict=True)
+        return reduced.update, Weighing(dict(shares))
+
+
+STRATEGIES: dict[str, type[GanStrategy]] = {
+    "fed-avg": FedAvg,
+    "fed-detect": FedDetect,
+    "oracle": Oracle,
+    "fed-inspect": FedInspect,
+    **dict.fromkeys(set(REDUCERS) - {"mean"}, Robust),
+}
+
+
+def check_defences(config: RunConfig, clients: int) -> None:
+    """Raises RobustnessError, before any training, naming every arm whose reducer cannot withstand its f of n."""
+    mistakes = []
+    for arm in config.arms:
+        defence = config.arm(arm).defence
+        if defence.name in NEEDS:
+            f, (times, more) = byzantine(defence, clients), NEEDS[defence.name]
+            if clients < times * f + more:
+                mistakes.append(
+                    f"arm {arm!r}: {defence.name} withstands f = {f} only among n >= {times} f + {more} clients, there "
+                    f"are {clients}; add clients, lower defence.byzantine or take another reducer"
+                )
+    all_at_once(RobustnessError, "defences that cannot hold", mistakes)

@@ -36,7 +36,14 @@ TORCHLESS = {
     "fedsec.seeds",
     "fedsec.runs",
 }
-TORCHLESS_MODULES = {"strategies.reducers", "strategies.detection", "strategies.calibration"}
+TORCHLESS_MODULES = {
+    "strategies.reducers",
+    "strategies.mixing",
+    "strategies.geometry",
+    "strategies.detection",
+    "strategies.calibration",
+    "strategies.privacy",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -80,9 +80,12 @@ class MinibatchDeviation(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (n, channels, size, size), labels (n,) int64 -> logits (n,); positive means real."""
+    """Images (n, channels, size, size), labels (n,) int64 -> logits (n,); positive means real.
 
-    def __init__(self, spec: GanSpec, norm: str = "batch") -> None:
+    ``deviation`` False leaves MinibatchDeviation out: with a ``norm`` other than batch no image then sees another.
+    """
+
+    def __init__(self, spec: GanSpec, norm: str = "batch", deviation: bool = True) -> None:
         super().__init__()
         if norm not in NORMS:
             raise ConfigError(f"discriminator norm {norm!r} is unknown: choose one of {NORMS}")
@@ -99,7 +102,9 @@ class Discriminator(nn.Module):
             elif norm == "instance":
                 blocks.append(nn.InstanceNorm2d(wide, affine=True))
             blocks.append(nn.LeakyReLU(0.2, inplace=True))
-        blocks += [MinibatchDeviation(), nn.Conv2d(widths[-1] + 1, 1, 4)]
+        if deviation:
+            blocks.append(MinibatchDeviation())
+        blocks.append(nn.Conv2d(widths[-1] + deviation, 1, 4))
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from fedsec.models.augment import AUGMENTS
 from fedsec.models.dcgan import IMAGE_SIZES, Discriminator, GanSpec, Generator
 from fedsec.models.losses import LOSSES
 from fedsec.types import Pixels, Rows
-from strategies.reducers import REDUCERS
 
 POSITIONS = ("bottom-right", "bottom-left", "top-right", "top-left", "centre")
 
@@ -141,23 +140,6 @@ def test_an_augmentation_keeps_shape_passes_gradients_and_is_seeded(name: str) -
     once.sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", sorted(REDUCERS))
-def test_a_reducer_ignores_order_moves_with_shift_and_scale_and_returns_equals(name: str) -> None:
-    reduce = REDUCERS[name]
-    rng = np.random.default_rng(0)
-    updates, weights = rng.normal(size=(6, 9)), np.full(6, 1 / 6)
-    answer = reduce(updates, weights)
-    order = rng.permutation(6)
-    np.testing.assert_allclose(reduce(updates[order], weights[order]), answer, atol=1e-12)
-    np.testing.assert_allclose(reduce(3 * updates + 2, weights), 3 * answer + 2, atol=1e-9)
-    np.testing.assert_allclose(reduce(np.tile(updates[0], (6, 1)), weights), updates[0], atol=1e-12)
-
-
-def test_mean_leaves_out_weight_zero() -> None:
-    updates = np.array([[1.0, 2.0], [np.nan, np.inf]])
-    np.testing.assert_array_equal(REDUCERS["mean"](updates, np.array([1.0, 0.0])), [1.0, 2.0])
 
 
 def test_pixels_and_images_are_inverse() -> None:

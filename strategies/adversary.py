@@ -1,0 +1,84 @@
+"""The malicious clients' joint plot: what they send and report in place of their own, in a simulation only.
+
+It stands where the round's messages meet, since most of these attacks are crafted from several updates at once, which
+in reality colluders hand to each other. What each may see is its table row's ``knows``; the strategy cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from fedsec.attacks.reports import REPORTS
+from fedsec.attacks.updates import UPDATES, Known
+
+from fedsec.config import RunConfig
+from fedsec.errors import ReplyError
+from fedsec.records import Enrolled
+from fedsec.reports.record import Dropped
+from fedsec.seeds import stream
+from fedsec.types import Fit, Vector
+from fedsec.weights import Layout, Updates
+
+
+class Adversary:
+    """Rewrites the malicious clients' replies of one cell, round after round; does nothing when nobody attacks so."""
+
+    def __init__(self, config: RunConfig, layout: Layout, *, seed: int) -> None:
+        self.attack, self.malicious, self.layout, self.seed = config.attack, config.malicious, layout, seed
+        self.last: dict[str, float] = {}
+
+    def act(
+        self, number: int, fits: Sequence[Fit], current: Vector, previous: Vector, nodes: Sequence[Enrolled]
+    ) -> tuple[list[Fit], list[Dropped]]:
+        """The round's replies as the server gets them. ``current``: the model the round began with.
+
+        What the attackers craft passes the same checks as any reply: a value out of bounds costs them the round.
+        """
+        told = self._reported(fits)
+        crafted = self._crafted(number, told, current, previous)
+        sites = {node.partition: node.site for node in nodes}
+        kept, dropped = [], []
+        for fit in crafted:
+            try:
+                self.layout.check(fit.arrays)
+                kept.append(fit)
+            except ReplyError as error:
+                dropped.append(Dropped(fit.partition, sites[fit.partition], str(error)))
+        return kept, dropped
+
+    def _reported(self, fits: Sequence[Fit]) -> list[Fit]:
+        if self.attack.report == "honest":
+            return list(fits)
+        report = REPORTS[self.attack.report]
+        others = [fit.metrics for fit in fits if fit.partition not in self.malicious]
+        told = [
+            replace(fit, metrics=report.lie(fit.metrics, others, self.last)) if fit.partition in self.malicious else fit
+            for fit in fits
+        ]
+        keys = {key for fit in told for key in fit.metrics}
+        self.last = {key: _median([fit.metrics[key] for fit in told if key in fit.metrics]) for key in keys}
+        return told
+
+    def _crafted(self, number: int, fits: list[Fit], current: Vector, previous: Vector) -> list[Fit]:
+        guilty = [fit for fit in fits if fit.partition in self.malicious]
+        if self.attack.update == "none" or not guilty:
+            return fits
+        attack = UPDATES[self.attack.update]
+        others = [fit.arrays for fit in fits if fit.partition not in self.malicious]
+        seen = self.layout.updates(others, current) if others and attack.knows == "all updates" else _none(current)
+        own = self.layout.updates([fit.arrays for fit in guilty], current)
+        rng = stream(self.seed, "adversary", "round", number)
+        sent = attack.craft(Known(own, seen, len(fits), previous, self.attack.strength, rng))
+        arrays = {fit.partition: self.layout.arrays(current + row) for fit, row in zip(guilty, sent, strict=True)}
+        return [replace(fit, arrays=arrays.get(fit.partition, fit.arrays)) for fit in fits]
+
+
+def _none(current: Vector) -> Updates:
+    return np.zeros((0, len(current)))
+
+
+def _median(values: list[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.median(finite)) if finite else float("nan")

@@ -1,0 +1,125 @@
+"""Every attack and every defence in whole rounds over the in-process grid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+
+from fedsec.attacks.poison import POISONS
+from fedsec.attacks.reports import REPORTS
+from fedsec.attacks.updates import UPDATES
+from fedsec.client_app import app
+from fedsec.config import Attack, Defence, RunConfig
+from fedsec.errors import RobustnessError
+from fedsec.reports import runlog
+from fedsec.reports.record import RunRecord
+from fedsec.server_app import run_experiment
+from strategies.mixing import MIXINGS
+from strategies.sleeves import STRATEGIES
+from tests.local_grid import LocalGrid
+from tests.quick_extractor import keep_quick_extractor
+
+CLIENTS = 7
+"""Bulyan needs four times its f, and three more."""
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedsec.metrics.marks.STEPS", 2)
+        yield tmp_path_factory.mktemp("laboratory")
+
+
+def laboratory(folder: Path, arms: dict[str, dict[str, Any]], name: str) -> RunRecord:
+    settings = RunConfig.from_flat(
+        {
+            "data.count": 160,
+            "split.clients": CLIENTS,
+            "gan.width": 4,
+            "gan.latent": 8,
+            "train.rounds": 2,
+            "train.steps": 2,
+            "train.batch": 4,
+            "measure.samples": 64,
+            "measure.every": 2,
+            "measure.utility": "",
+            "defence.root": 16,
+            "run.out": str(folder),
+            "run.name": name,
+            "run.arms": json.dumps(arms),
+        }
+    )
+    keep_quick_extractor(settings.data)
+    return runlog.read(run_experiment(LocalGrid(app, settings.to_flat(), nodes=CLIENTS), settings, wait=1))
+
+
+def test_names_of_the_configuration_are_the_tables_keys() -> None:
+    attack, defence = get_type_hints(Attack), get_type_hints(Defence)
+    assert set(get_args(attack["name"])) == {"none", *POISONS}
+    assert set(get_args(attack["update"])) == {"none", *UPDATES}
+    assert set(get_args(attack["report"])) == {"honest", *REPORTS}
+    assert set(get_args(defence["name"])) == set(STRATEGIES)
+    assert set(get_args(defence["mixing"])) == set(MIXINGS)
+
+
+def test_every_defence_finishes_attacked_rounds_and_says_what_each_client_weighed(quick: Path) -> None:
+    attack = {"attack.name": "patch", "attack.update": "scale"}
+    arms: dict[str, dict[str, Any]] = {name: {**attack, "defence.name": name} for name in STRATEGIES}
+    arms["fed-detect"]["train.steps"] = 6
+    arms |= {mixing: {"defence.name": "median", "defence.mixing": mixing} for mixing in MIXINGS}
+    record = laboratory(quick, arms, "defences")
+    assert {arm for arm, _ in record.finished()} == set(arms)
+    for (arm, _), cell in record.finished().items():
+        for row in cell.rounds:
+            assert row.dropped == (), arm
+            assert sum(row.weights.values()) == pytest.approx(1), arm
+            assert len(row.weights) == (CLIENTS - 1 if arm == "oracle" else CLIENTS), arm
+    for arm in ("krum", "multi-krum"):
+        assert record.finished()[arm, 0].rounds[-1].weights[0] == 0, "a sevenfold update is not chosen"
+
+
+def test_every_attack_changes_what_the_server_learns(quick: Path) -> None:
+    arms: dict[str, dict[str, Any]] = {"none": {}}
+    arms |= {name: {"attack.name": name} for name in POISONS}
+    arms |= {name: {"attack.update": name} for name in UPDATES}
+    record = laboratory(quick, arms, "attacks")
+    losses = {arm: cell.rounds[-1].losses[3] for (arm, _), cell in record.finished().items()}
+    assert set(losses) == set(arms)
+    honest = losses.pop("none")
+    assert [arm for arm, loss in losses.items() if loss == honest] == [], "an honest client feels each of them"
+    assert all(np.isfinite(loss) for loss in losses.values())
+
+
+def test_liars_tell_the_server_what_they_want(quick: Path) -> None:
+    arms = {name: {"attack.report": name, "attack.malicious": "0,1"} for name in REPORTS}
+    cells = laboratory(quick, arms, "liars").finished()
+    for row in cells["small", 0].rounds:
+        assert row.losses[0] == row.losses[1] == row.first[0] == 0.1
+    last = cells["median", 0].rounds[-1]
+    honest = [loss for partition, loss in last.losses.items() if partition > 1]
+    assert last.losses[0] == last.losses[1] == pytest.approx(float(np.median(honest)))
+    first, second = cells["last-global", 0].rounds
+    assert second.losses[0] == pytest.approx(float(np.median(list(first.losses.values()))))
+
+
+def test_an_update_out_of_bounds_costs_the_attacker_the_round(quick: Path) -> None:
+    arms = {"attack": {"attack.update": "sign-flip", "attack.strength": 1e12}}
+    cell = laboratory(quick, arms, "bounds").finished()["attack", 0]
+    for row in cell.rounds:
+        assert [(drop.partition, "above" in drop.reason) for drop in row.dropped] == [(0, True)]
+        assert 0 not in row.weights
+
+
+def test_a_reducer_that_cannot_hold_ends_the_run_before_any_training(quick: Path) -> None:
+    arms = {"a": {"defence.name": "krum", "defence.byzantine": 3}, "b": {"defence.name": "bulyan"}}
+    arms["c"] = {"defence.name": "median", "defence.byzantine": 4}
+    with pytest.raises(RobustnessError, match=r"'a': krum withstands f = 3 .* are 7") as told:
+        laboratory(quick, arms, "weak")
+    assert "'b'" not in str(told.value)
+    assert "'c': median" in str(told.value)
+    assert runlog.read(quick / "weak").cells == {}

@@ -1,0 +1,77 @@
+"""fed-inspect sees what a client's generator draws and the others' do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedsec.types import Vector
+from strategies.detection import Rule, Standing, judge
+from strategies.inspection import WINDOW, Means, class_means, deviations, peak
+
+TRACES = json.loads((Path(__file__).parent / "peaks.json").read_text(encoding="utf-8"))
+
+
+def federation(clients: int, attackers: int, strength: float, rounds: int = WINDOW, seed: int = 0) -> list[Means]:
+    """Smooth deviations of each client's own that change from round to round; attackers add a patch that stays."""
+    rng = np.random.default_rng(seed)
+    history = []
+    for _ in range(rounds):
+        coarse = rng.normal(0, 0.1, (clients, 2, 3, 4, 4))
+        means = np.asarray(np.kron(coarse, np.ones((8, 8))), np.float64)
+        means[:attackers, ..., 27:31, 27:31] += strength
+        history.append(deviations(means))
+    return history
+
+
+@pytest.mark.parametrize(("clients", "attackers"), [(4, 1), (10, 1), (10, 4), (30, 9)])
+def test_a_patch_that_stays_stands_out_even_for_colluders_below_half(clients: int, attackers: int) -> None:
+    peaks = peak(federation(clients, attackers, 0.3))
+    assert peaks[:attackers].min() > 1.5 * peaks[attackers:].max()
+
+
+def test_what_changes_from_round_to_round_averages_out() -> None:
+    long, short = (np.median(peak(federation(10, 0, 0.0, rounds))) for rounds in (10, 1))
+    assert long < short / 2
+
+
+def test_permuted_clients_get_permuted_peaks_and_equal_clients_none() -> None:
+    history = federation(6, 1, 0.3)
+    order = np.array([3, 0, 5, 1, 4, 2])
+    np.testing.assert_allclose(peak([row[order] for row in history]), peak(history)[order])
+    same = np.broadcast_to(np.random.default_rng(0).normal(size=(1, 2, 3, 32, 32)), (4, 2, 3, 32, 32))
+    np.testing.assert_array_equal(peak([deviations(np.array(same))]), 0)
+
+
+def test_class_means_are_means_of_each_class() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 1, 0, 1])
+    drawn = [rng.uniform(-1, 1, (4, 3, 8, 8)).astype(np.float32) for _ in range(2)]
+    means = class_means(drawn, labels)
+    assert means.shape == (2, 2, 3, 8, 8)
+    np.testing.assert_allclose(means[1, 1], drawn[1][[1, 3]].mean(axis=0), atol=1e-6)
+
+
+def replayed(peaks: list[list[float]]) -> tuple[np.ndarray, Vector]:
+    standing, flags, weights = Standing.start(len(peaks[0])), [], []
+    for row in peaks:
+        verdict, standing = judge(row, standing, Rule(reading="peak"))
+        flags.append(verdict.flagged)
+        weights.append(verdict.weights)
+    return np.array(flags), np.array(weights)
+
+
+def test_the_recorded_attacker_is_flagged_from_the_fifth_round_on_and_nobody_else() -> None:
+    flags, weights = replayed(TRACES["attack"])
+    assert flags[5:, 0].all()
+    assert not flags[:, 1:].any()
+    assert weights[-1, 0] < 0.05
+
+
+@pytest.mark.parametrize("name", sorted(set(TRACES) - {"attack"}))
+def test_recorded_honest_clients_are_hardly_ever_flagged(name: str) -> None:
+    flags, _ = replayed(TRACES[name])
+    assert flags.mean() <= 0.02
