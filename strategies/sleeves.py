@@ -120,7 +120,7 @@ class Robust(GanStrategy):
         situation = Situation(
             n_byzantine=byzantine(defence, len(self.nodes)),
             previous=self.previous,
-            totals=np.stack([self.totals[fit.partition] for fit in fits]) if self.totals else updates,
+            totals=np.stack([self.totals[fit.partition] for fit in fits]) if self.totals else np.zeros((len(fits), 0)),
             root=self.root.update(number, self.layout, self.current) if self.root else None,
         )
         matrix = MIXINGS[defence.mixing](updates, situation.n_byzantine, stream(self.seed, "mixing", "round", number))

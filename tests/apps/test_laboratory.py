@@ -116,7 +116,8 @@ def test_an_update_out_of_bounds_costs_the_attacker_the_round(quick: Path) -> No
 
 
 def test_a_reducer_that_cannot_hold_ends_the_run_before_any_training(quick: Path) -> None:
-    arms = {"a": {"defence.name": "krum", "defence.byzantine": 3}, "b": {"defence.name": "bulyan"}}
+    arms: dict[str, dict[str, Any]] = {"a": {"defence.name": "krum", "defence.byzantine": 3}}
+    arms["b"] = {"defence.name": "bulyan"}
     arms["c"] = {"defence.name": "median", "defence.byzantine": 4}
     with pytest.raises(RobustnessError, match=r"'a': krum withstands f = 3 .* are 7") as told:
         laboratory(quick, arms, "weak")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.reducers import measure
 from fedsec.errors import RobustnessError
 from fedsec.seeds import stream
 from fedsec.types import Vector
@@ -404,3 +405,10 @@ def test_a_rule_behind_a_mixing_withstands_its_outliers(name: str, mixing: str) 
     assert np.linalg.norm(answer.update) < 3 * np.linalg.norm(honest, axis=1).max()
     with pytest.raises(RobustnessError, match="7 updates"):
         mixed(REDUCERS[name], updates, situation(updates, 4), MIXINGS["bucketing"](updates, 4, stream(0, "b")))
+
+
+@pytest.mark.parametrize("rule", ["foolsgold", "fltrust", "bucketing"])
+def test_the_benchmark_measures_reducers_and_mixings(rule: str) -> None:
+    figures = measure(rule, 5, 1000)
+    assert set(figures) == {"seconds", "cpu", "memory"}
+    assert min(figures.values()) >= 0
