@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+
 from fedsec.attacks.reports import REPORTS
 from fedsec.attacks.updates import UPDATES, Known
-
 from fedsec.config import RunConfig
 from fedsec.errors import ReplyError
 from fedsec.records import Enrolled
