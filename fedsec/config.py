@@ -92,9 +92,9 @@ class RunConfig:
         return dict(json.loads(self.run.arms))
 
     def arm(self, name: str) -> RunConfig:
-        """This configuration with one arm's overrides applied; they were checked with it."""
+        """This configuration with one arm's overrides applied. Raises ConfigError as ``from_flat`` does."""
         config, mistakes = _parse({**self.to_flat(), **self.arms[name]})
-        assert not mistakes, mistakes
+        all_at_once(ConfigError, f"arm {name!r} cannot be used", mistakes)
         return config
 
     def digest(self, *, seed: int, data: str) -> str:
