@@ -1,4 +1,4 @@
-"""The malicious client: a benign one with other training rows, another update or another report."""
+"""The malicious client: a benign one with other training rows. What it sends and reports: ``strategies.adversary``."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def windows(cell: Cell, reading: str) -> Vector:
     read = READINGS[reading]
     rows = []
     for row in cell.rounds:
-        if not row.first or max(row.weights.values()) - min(row.weights.values()) > EQUAL:
+        if not row.first or not row.weights or max(row.weights.values()) - min(row.weights.values()) > EQUAL:
             break
         told = [read.of({"g-loss": row.losses[p], "g-loss-first": row.first[p]}) for p in sorted(row.losses)]
         rows.append([np.nan if value is None else value for value in relative(told, read)])

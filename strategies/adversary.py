@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedsec.attacks.reports import REPORTS
+from fedsec.attacks.reports import REPORTS, middle
 from fedsec.attacks.updates import UPDATES, Known
 from fedsec.config import RunConfig
 from fedsec.errors import ReplyError
@@ -58,7 +58,7 @@ class Adversary:
             for fit in fits
         ]
         keys = {key for fit in told for key in fit.metrics}
-        self.last = {key: _median([fit.metrics[key] for fit in told if key in fit.metrics]) for key in keys}
+        self.last = {key: middle([fit.metrics[key] for fit in told if key in fit.metrics]) for key in keys}
         return told
 
     def _crafted(self, number: int, fits: list[Fit], current: Vector, previous: Vector) -> list[Fit]:
@@ -77,8 +77,3 @@ class Adversary:
 
 def _none(current: Vector) -> Updates:
     return np.zeros((0, len(current)))
-
-
-def _median(values: list[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.median(finite)) if finite else float("nan")

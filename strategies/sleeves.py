@@ -19,7 +19,7 @@ from strategies.base import Brief, GanStrategy, Weighing
 from strategies.detection import Rule, Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
 from strategies.inspection import WINDOW, class_means, deviations, peak
-from strategies.mixing import MIXINGS, mixed
+from strategies.mixing import BUCKET, MIXINGS, mixed
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
 
@@ -104,7 +104,10 @@ def byzantine(defence: Defence, clients: int) -> int:
 
 
 class Robust(GanStrategy):
-    """A Byzantine-robust reducer of ``REDUCERS``, with one of ``MIXINGS`` in front; no client is ever flagged."""
+    """A Byzantine-robust reducer of ``REDUCERS``, with one of ``MIXINGS`` in front; no client is ever flagged.
+
+    A round that too few answered for the reducer to withstand its f leaves the model as it was.
+    """
 
     def __init__(self, brief: Brief) -> None:
         super().__init__(brief)
@@ -117,6 +120,8 @@ class Robust(GanStrategy):
         if self.name == "foolsgold":
             for fit, update in zip(fits, updates, strict=True):
                 self.totals[fit.partition] = self.totals.get(fit.partition, 0.0) + update
+        if shortfall(defence, len(self.nodes), len(fits)):
+            return np.zeros_like(self.current), Weighing({})
         situation = Situation(
             n_byzantine=byzantine(defence, len(self.nodes)),
             previous=self.previous,
@@ -138,16 +143,27 @@ STRATEGIES: dict[str, type[GanStrategy]] = {
 }
 
 
+def shortfall(defence: Defence, clients: int, heard: int) -> str:
+    """Why a reducer cannot withstand its f of ``clients`` when ``heard`` of them answered; '' when it can."""
+    f, (times, more) = byzantine(defence, clients), NEEDS.get(defence.name, (0, 1))
+    if defence.mixing == "nearest-neighbour":
+        times, more = max((times, more), (2, 1))
+    seen = -(-heard // BUCKET) if defence.mixing == "bucketing" else heard
+    if seen >= times * f + more:
+        return ""
+    behind = " (buckets of clients)" if defence.mixing == "bucketing" else ""
+    return (
+        f"{defence.name} withstands f = {f} only among n >= {times} f + {more} clients, there are {seen}{behind}; "
+        "add clients, lower defence.byzantine or take another reducer"
+    )
+
+
 def check_defences(config: RunConfig, clients: int) -> None:
     """Raises RobustnessError, before any training, naming every arm whose reducer cannot withstand its f of n."""
-    mistakes = []
-    for arm in config.arms:
-        defence = config.arm(arm).defence
-        if defence.name in NEEDS:
-            f, (times, more) = byzantine(defence, clients), NEEDS[defence.name]
-            if clients < times * f + more:
-                mistakes.append(
-                    f"arm {arm!r}: {defence.name} withstands f = {f} only among n >= {times} f + {more} clients, there "
-                    f"are {clients}; add clients, lower defence.byzantine or take another reducer"
-                )
+    defences = {arm: config.arm(arm).defence for arm in config.arms}
+    mistakes = [
+        f"arm {arm!r}: {short}"
+        for arm, defence in defences.items()
+        if defence.name in REDUCERS and (short := shortfall(defence, clients, clients))
+    ]
     all_at_once(RobustnessError, "defences that cannot hold", mistakes)

@@ -29,7 +29,7 @@ class Report:
 
 def median(own: Metrics, others: Sequence[Metrics], last: Metrics) -> dict[str, float]:
     """The median of the honest clients' reports of this round: as ordinary as can be."""
-    return _replaced(own, lambda key: _median([metrics[key] for metrics in others if key in metrics]))
+    return _replaced(own, lambda key: middle([metrics[key] for metrics in others if key in metrics]))
 
 
 def last_global(own: Metrics, others: Sequence[Metrics], last: Metrics) -> dict[str, float]:
@@ -55,6 +55,7 @@ def _replaced(own: Metrics, told: Callable[[str], float]) -> dict[str, float]:
     return {**own, **{key: value for key, value in lies.items() if math.isfinite(value)}}
 
 
-def _median(values: Sequence[float]) -> float:
+def middle(values: Sequence[float]) -> float:
+    """The median of the finite ones; NaN without any."""
     finite = [value for value in values if math.isfinite(value)]
     return float(np.median(finite)) if finite else math.nan

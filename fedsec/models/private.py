@@ -42,7 +42,7 @@ from fedsec.images import to_images
 from fedsec.models.augment import AUGMENTS, flip
 from fedsec.models.dcgan import Discriminator, GanSpec, MinibatchDeviation, initialised
 from fedsec.models.losses import LOSSES, GanLoss
-from fedsec.models.training import Pair, new_generator
+from fedsec.models.training import Pair, new_generator, paired
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Rows
 
@@ -79,13 +79,8 @@ def private_discriminator(shape: GanSpec, *, seed: int) -> Discriminator:
 
 def private_pair(config: RunConfig, shape: GanSpec, *, seed: int, device: str) -> Pair:
     """``new_pair`` with a private discriminator."""
-    generator, critic = new_generator(shape, seed=seed).to(device), private_discriminator(shape, seed=seed).to(device)
-    betas = (config.train.beta1, 0.999)
-    return Pair(
-        generator,
-        critic,
-        torch.optim.Adam(generator.parameters(), config.train.lr, betas),
-        torch.optim.Adam(critic.parameters(), config.train.lr, betas),
+    return paired(
+        config, new_generator(shape, seed=seed).to(device), private_discriminator(shape, seed=seed).to(device)
     )
 
 

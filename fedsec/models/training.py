@@ -59,6 +59,11 @@ def new_pair(config: RunConfig, shape: GanSpec, *, seed: int, device: str) -> Pa
     critic = new_discriminator(shape, LOSSES[config.gan.loss].norm, seed=seed)
     for network in (generator, critic):
         network.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return paired(config, generator, critic)
+
+
+def paired(config: RunConfig, generator: Generator, critic: Discriminator) -> Pair:
+    """Both networks, where they are, with fresh optimisers."""
     betas = (config.train.beta1, 0.999)
     return Pair(
         generator,

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from fedsec.attacks.poison import POISONS
 from fedsec.attacks.reports import REPORTS
@@ -21,7 +22,7 @@ from fedsec.reports.record import RunRecord
 from fedsec.server_app import run_experiment
 from strategies.mixing import MIXINGS
 from strategies.sleeves import STRATEGIES
-from tests.local_grid import LocalGrid
+from tests.local_grid import LocalGrid, Tamper
 from tests.quick_extractor import keep_quick_extractor
 
 CLIENTS = 7
@@ -35,7 +36,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield tmp_path_factory.mktemp("laboratory")
 
 
-def laboratory(folder: Path, arms: dict[str, dict[str, Any]], name: str) -> RunRecord:
+def laboratory(folder: Path, arms: dict[str, dict[str, Any]], name: str, tamper: Tamper | None = None) -> RunRecord:
     settings = RunConfig.from_flat(
         {
             "data.count": 160,
@@ -55,7 +56,9 @@ def laboratory(folder: Path, arms: dict[str, dict[str, Any]], name: str) -> RunR
         }
     )
     keep_quick_extractor(settings.data)
-    return runlog.read(run_experiment(LocalGrid(app, settings.to_flat(), nodes=CLIENTS), settings, wait=1))
+    return runlog.read(
+        run_experiment(LocalGrid(app, settings.to_flat(), nodes=CLIENTS, tamper=tamper), settings, wait=1)
+    )
 
 
 def test_names_of_the_configuration_are_the_tables_keys() -> None:
@@ -118,9 +121,27 @@ def test_an_update_out_of_bounds_costs_the_attacker_the_round(quick: Path) -> No
 def test_a_reducer_that_cannot_hold_ends_the_run_before_any_training(quick: Path) -> None:
     arms: dict[str, dict[str, Any]] = {"a": {"defence.name": "krum", "defence.byzantine": 3}}
     arms["b"] = {"defence.name": "bulyan"}
+    arms["d"] = {"defence.name": "krum", "defence.byzantine": 1, "defence.mixing": "bucketing"}
     arms["c"] = {"defence.name": "median", "defence.byzantine": 4}
     with pytest.raises(RobustnessError, match=r"'a': krum withstands f = 3 .* are 7") as told:
         laboratory(quick, arms, "weak")
     assert "'b'" not in str(told.value)
     assert "'c': median" in str(told.value)
+    assert "'d': krum withstands f = 1" in str(told.value), "buckets are fewer than clients"
     assert runlog.read(quick / "weak").cells == {}
+
+
+def test_a_round_that_too_few_answered_leaves_the_model_and_goes_on(quick: Path) -> None:
+    calls = {3: 0, 4: 0, 5: 0, 6: 0}
+
+    def silent_once(partition: int, reply: Message) -> Message | None:
+        if partition in calls and "arrays" in reply.content.array_records:
+            calls[partition] += 1
+            return None if calls[partition] == 1 else reply
+        return reply
+
+    arms = {"krum": {"defence.name": "krum"}}
+    first, second = laboratory(quick, arms, "silent", silent_once).finished()["krum", 0].rounds
+    assert len(first.dropped) == 4
+    assert first.weights == {}
+    assert sum(second.weights.values()) == pytest.approx(1)
