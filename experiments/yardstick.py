@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from fedsec.cli import read_experiment
+from fedsec.experiment import read_experiment
 from fedsec.images import to_images
 from fedsec.metrics.features import NETWORKS, domain_extractor
 from fedsec.metrics.frechet import frechet_distance

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import time
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from rich.text import Text
 
 from fedsec.config import RunConfig, meanings
 from fedsec.errors import ConfigError, FedsecError, all_at_once
-from fedsec.runs import CONFIG, Plan, flatten, plan_run, with_clients, write_config
-from fedsec.types import Flat, Scalar
+from fedsec.experiment import absolute, parse_settings, read_experiment
+from fedsec.runs import CONFIG, Plan, plan_run, with_clients, write_config
 
 OUT = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 CLIENTS = 4
@@ -65,6 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="check settings and data, say what would run, run nothing")
     run.set_defaults(command=_run)
 
+    matrix = commands.add_parser("matrix", help="attacks x defences x splits, cell by cell, and their heat-maps")
+    matrix.add_argument("file", type=Path, help="TOML with [attacks.X], [defences.Y] and [splits.Z] tables")
+    matrix.add_argument(
+        "settings", nargs="*", metavar="key=value", help="override any key ('fedsec config' lists them)"
+    )
+    matrix.add_argument("--profile", default="", help="a table under [profiles] of the file")
+    matrix.add_argument("--cells", type=Path, help="where a small file of each finished cell is kept and looked for")
+    matrix.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
+    matrix.add_argument("--report-only", action="store_true", help="draw what is finished, run nothing")
+    matrix.set_defaults(command=_matrix)
+
     report = commands.add_parser("report", help="redraw report.html and results.json of a run folder")
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
@@ -87,77 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_experiment(file: Path, profile: str, settings: Sequence[str]) -> RunConfig:
-    """File, then profile, then ``key=value``. Paths become absolute: the run happens in another process's folder.
-
-    Raises ConfigError with everything that is wrong.
-    """
-    if not file.is_file():
-        raise ConfigError(f"{file}: no such file; experiments/ holds the ones that come with fedsec")
-    try:
-        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not TOML ({error})") from error
-    profiles = _tables(table.pop("profiles", {}), "profiles")
-    arms = {name: flatten(overrides) for name, overrides in _tables(table.pop("arms", {}), "arms").items()}
-    flat = flatten(table)
-    if profile:
-        if profile not in profiles:
-            raise ConfigError(f"profile {profile!r}: {file.name} has {', '.join(profiles) or 'none'}")
-        chosen = dict(profiles[profile])
-        kept = chosen.pop("arms", list(arms))
-        if not isinstance(kept, list):
-            raise ConfigError(f"profile {profile!r}: arms = {kept!r} must be a list of names")
-        unknown = [str(name) for name in kept if not isinstance(name, str) or name not in arms]
-        all_at_once(ConfigError, f"profile {profile!r} names arms that are not there", unknown)
-        arms = {name: arms[name] for name in kept}
-        flat |= flatten(chosen)
-    if arms:
-        flat["run.arms"] = json.dumps(arms)
-    return _absolute(RunConfig.from_flat({**flat, **parse_settings(settings)}))
-
-
-def _tables(found: object, name: str) -> dict[str, dict[str, Any]]:
-    """``found`` as a table of tables; raises ConfigError when the file holds something else under that name."""
-    if not isinstance(found, dict) or not all(isinstance(inner, dict) for inner in found.values()):
-        raise ConfigError(f"{name} = {found!r}: must be tables, one [{name}.NAME] each")
-    return found
-
-
-def parse_settings(settings: Sequence[str]) -> Flat:
-    """``key=value`` words; a value is TOML when it reads as a TOML scalar, else plain text."""
-    flat: Flat = {}
-    mistakes = []
-    for word in settings:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            mistakes.append(f"{word!r}: write key=value")
-            continue
-        flat[key] = _value(key, text)
-    all_at_once(ConfigError, "settings that cannot be read", mistakes)
-    return flat
-
-
-def _value(key: str, text: str) -> Scalar:
-    default = RunConfig().to_flat().get(key)
-    if isinstance(default, str):
-        return text.strip("'\"")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    return value if isinstance(value, bool | int | float | str) else text
-
-
-def _absolute(config: RunConfig) -> RunConfig:
-    flat = config.to_flat()
-    for key in ("run.out", "data.source", "data.cache", "measure.fid-weights"):
-        value = str(flat[key])
-        if value and not (key == "data.source" and value == "phantom"):
-            flat[key] = str(Path(value).expanduser().resolve())
-    return RunConfig.from_flat(flat)
-
-
 def _run(options: argparse.Namespace) -> int:
     from fedsec import launch
     from fedsec.progress import RunProgress
@@ -174,6 +112,19 @@ def _run(options: argparse.Namespace) -> int:
         with RunProgress(plan.folder, OUT, cells=todo, rounds=config.train.rounds) as progress:
             launch.run(plan.folder, needs, watch=progress.refresh)
     return _draw(plan.folder)
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    from fedsec.matrix import read_matrix
+    from fedsec.matrix_run import draw, run_matrix
+
+    matrix = read_matrix(options.file, options.profile, options.settings)
+    kept = options.cells or Path(str(matrix.base["run.out"])) / f"{matrix.base['run.name']}-cells"
+    if not options.report_only:
+        run_matrix(matrix, kept, OUT, announce=_announce, dry=options.dry_run)
+    if not options.dry_run:
+        OUT.print(f"report: {draw(matrix, kept)}", markup=False, highlight=False)
+    return 0
 
 
 def _announce(plan: Plan, todo: list[tuple[str, int]]) -> None:
@@ -240,7 +191,7 @@ def _cell(score: dict[str, Any] | None) -> str:
 def _data(options: argparse.Namespace) -> int:
     from fedsec.datasets import load
 
-    config = _absolute(RunConfig.from_flat({"data.source": options.source, **parse_settings(options.settings)}))
+    config = absolute(RunConfig.from_flat({"data.source": options.source, **parse_settings(options.settings)}))
     began = time.monotonic()
     dataset = load(config.data, progress=OUT.is_terminal)
     title = Text(f"{Path(dataset.source).name}: {len(dataset.labels)} images")

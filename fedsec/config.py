@@ -98,10 +98,15 @@ class RunConfig:
         return config
 
     def digest(self, *, seed: int, data: str) -> str:
-        """Names one cell: everything that can change its numbers, nothing that cannot."""
-        kept = {k: v for k, v in self.to_flat().items() if k.split(".")[0] not in ("speed", "run")}
+        """Names one cell: everything that can change its numbers, nothing that cannot.
+
+        Keys at their default are left out, so that a key added later leaves finished cells as they are; who changes a
+        default, or what one means, raises the version that ``data`` holds.
+        """
+        defaults = RunConfig().to_flat()
+        kept = {k: v for k, v in self.to_flat().items() if k.split(".")[0] not in ("speed", "run") and v != defaults[k]}
         for key in ("data.source", "data.cache", "data.quarantine"):
-            kept.pop(key)
+            kept.pop(key, None)
         kept["defence.reported"] = self.defence.reads
         used = {"defence.name", *DEFENCE_KEYS.get(self.defence.name, REDUCER_KEYS)}
         kept = {k: v for k, v in kept.items() if k in used or not k.startswith("defence.")}
@@ -217,7 +222,7 @@ def _arm_mistakes(config: RunConfig) -> list[str]:
     for name, overrides in arms.items():
         if not name or not all(c.isalnum() or c in "+-._" for c in name):
             mistakes.append(f"arm {name!r}: use letters, digits, '+', '-', '.', '_'")
-        fixed = [k for k in overrides if k.split(".")[0] in ("data", "run", "speed", "split")]
+        fixed = [k for k in overrides if k.split(".")[0] in ("data", "run", "speed", "split") and k != "run.seeds"]
         if fixed:
             mistakes.append(f"arm {name!r}: {', '.join(fixed)} is the same for every arm of a run")
             continue

@@ -8,15 +8,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fedsec.reports import runlog
 from fedsec.reports.record import Cell
+from fedsec.reports.tail import Tail
 
 
 class RunProgress:
     """Reads the run's events twice a second and draws them. On a terminal: bars; otherwise a line per tenth."""
 
     def __init__(self, folder: Path, console: Console, *, cells: list[tuple[str, int]], rounds: int) -> None:
-        self.folder, self.console, self.cells, self.rounds = folder, console, cells, rounds
+        self.console, self.cells, self.rounds = console, cells, rounds
         self.bars = Progress(
             TextColumn("{task.description:<32}"),
             BarColumn(bar_width=28),
@@ -31,7 +31,7 @@ class RunProgress:
         self.total = self.bars.add_task("all cells", total=len(cells) * rounds, note="starting")
         self.tasks: dict[tuple[str, int], TaskID] = {}
         self.told: dict[tuple[str, int], int] = {}
-        self.size = -1
+        self.tail = Tail(folder)
         self.started = time.monotonic()
 
     def __enter__(self) -> RunProgress:
@@ -43,13 +43,9 @@ class RunProgress:
 
     def refresh(self) -> None:
         """Read what was appended since the last look; nothing to do while the log has not grown."""
-        path = self.folder / runlog.EVENTS
-        size = path.stat().st_size if path.exists() else 0
-        if size in (0, self.size):
+        if not self.tail.grown():
             return
-        self.size = size
-        record = runlog.read(self.folder)
-        shown = {key: cell for key, cell in record.cells.items() if key in self.cells}
+        shown = {key: cell for key, cell in self.tail.cells.items() if key in self.cells}
         for key, cell in shown.items():
             self._show(key, cell)
         done = sum(self.rounds if cell.finished else len(cell.rounds) for cell in shown.values())

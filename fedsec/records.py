@@ -96,11 +96,15 @@ def kept_arrays(context: Context, cell: str) -> Arrays:
 
 
 def keep_arrays(context: Context, cell: str, arrays: Arrays) -> None:
-    """Replace what is kept for ``cell``; nothing at all once its last round is over."""
+    """Replace what is kept for ``cell``; nothing at all once its last round is over.
+
+    A node serves one cell after the other, so what is left of others (a client that was not asked in a cell's last
+    round) is forgotten.
+    """
+    for other in [*context.state.array_records]:
+        del context.state[other]
     if arrays:
         context.state[cell] = to_record(arrays)
-    elif cell in context.state:
-        del context.state[cell]
 
 
 def read_replies(

@@ -79,7 +79,13 @@ class Plan:
     @property
     def cells(self) -> list[tuple[str, int]]:
         """Every (arm, seed); all arms of the first seed before the second."""
-        return [(arm, seed) for seed in self.config.seeds for arm in self.config.arms]
+        seeds = {arm: self.config.arm(arm).seeds for arm in self.config.arms}
+        return [(arm, seed) for seed in self.seeds for arm in seeds if seed in seeds[arm]]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed of any arm, each once."""
+        return list(dict.fromkeys(seed for arm in self.config.arms for seed in self.config.arm(arm).seeds))
 
     @cached_property
     def digests(self) -> dict[tuple[str, int], str]:
@@ -144,7 +150,7 @@ def open_run(config: RunConfig, *, sites: Sequence[SiteReport] = ()) -> Plan:
         sites=census.sites,
         malicious=sorted({p for arm in config.arms for p in config.arm(arm).malicious}),
         arms=list(config.arms),
-        seeds=list(config.seeds),
+        seeds=plan.seeds,
         measured_by=_measured_by(config),
         notes=[note] if census.told_by else [],
         digests=plan.digests,

@@ -55,6 +55,10 @@ class Gan:
 @dataclass(frozen=True)
 class Train:
     rounds: int = setting(100, at_least(1), meaning="federated rounds")
+    fraction: float = setting(1.0, between(0.001, 1), meaning="share of the clients that a round asks")
+    sampling: Literal["fixed", "poisson"] = setting(
+        "fixed", meaning="who is asked: a fixed number drawn without replacement, or each by a coin of its own"
+    )
     steps: int = setting(20, at_least(1), meaning="D and G steps a client takes each round")
     batch: int = setting(32, at_least(2), meaning="images a step")
     lr: float = setting(2e-4, above(0), meaning="Adam learning rate of both networks")
@@ -139,6 +143,11 @@ class Defence:
     root: int = setting(100, at_least(1), meaning="fltrust: clean images at the server")
 
     @property
+    def reads_losses(self) -> bool:
+        """Whether what clients report changes what the server does."""
+        return self.name in ("fed-detect", "fed-inspect")
+
+    @property
     def reads(self) -> str:
         """``reported`` with 'auto' resolved."""
         return {"calibrated": "drop"}.get(self.rule, "last") if self.reported == "auto" else self.reported
@@ -156,8 +165,10 @@ class Measure:
 class Run:
     name: str = setting("isic", meaning="name of the run folder")
     out: str = setting("runs", meaning="where run folders lie")
-    seeds: str = setting("0", meaning="training seeds, e.g. '0,1,2'")
-    arms: str = setting('{"vanilla": {}}', meaning="JSON: arm name -> overrides of any key outside [data] and [run]")
+    seeds: str = setting("0", meaning="training seeds, e.g. '0,1,2'; an arm may have its own")
+    arms: str = setting(
+        '{"vanilla": {}}', meaning="JSON: arm name -> overrides of any key outside [data], [split] and [speed]"
+    )
 
 
 @dataclass(frozen=True)

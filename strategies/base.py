@@ -15,6 +15,7 @@ from fedsec.config import RunConfig
 from fedsec.errors import RunError
 from fedsec.records import Enrolled, Task, from_record, read_replies, task_message, to_record
 from fedsec.reports.runlog import RunLog
+from fedsec.seeds import stream
 from fedsec.types import Arrays, Dataset, Fit, Vector
 from fedsec.weights import Layout, Updates
 from strategies.adversary import Adversary
@@ -64,7 +65,7 @@ class GanStrategy(Strategy):
     def __init__(self, brief: Brief) -> None:
         self.config, self.arm, self.seed, self.log = brief.config, brief.arm, brief.seed, brief.log
         self.clients = len(brief.nodes)
-        self.nodes = self.participants(brief.nodes)
+        self.nodes = self.asked = self.participants(brief.nodes)
         self.layout = Layout.of(brief.initial)
         self.current = self.layout.vector(brief.initial)
         self.previous = np.zeros_like(self.current)
@@ -75,7 +76,7 @@ class GanStrategy(Strategy):
         self.started = time.monotonic()
 
     def participants(self, nodes: Sequence[Enrolled]) -> list[Enrolled]:
-        """Who is asked each round: everybody."""
+        """Who may be asked: everybody."""
         return list(nodes)
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
@@ -97,20 +98,35 @@ class GanStrategy(Strategy):
         self.started = time.monotonic()
         last = server_round == self.config.train.rounds
         shared = from_record(arrays)
+        self.asked = self._cohort(server_round)
         return [
             task_message(shared, Task(self.arm, self.seed, server_round, node.partition, self.clients, last), node.node)
-            for node in self.nodes
+            for node in self.asked
         ]
+
+    def _cohort(self, number: int) -> list[Enrolled]:
+        """Who is asked in round ``number``: all, or a share of them drawn by this cell's seed."""
+        train, rng = self.config.train, stream(self.seed, "cohort", "round", number)
+        if train.fraction == 1:
+            return self.nodes
+        if train.sampling == "poisson":
+            return [
+                node
+                for node, coin in zip(self.nodes, rng.random(len(self.nodes)), strict=True)
+                if coin < train.fraction
+            ]
+        count = max(1, round(train.fraction * len(self.nodes)))
+        return [self.nodes[i] for i in sorted(rng.permutation(len(self.nodes))[:count])]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        fits, dropped = read_replies(replies, self.nodes, self.layout)
-        fits, spoilt = self.adversary.act(server_round, fits, self.current, self.previous, self.nodes)
+        fits, dropped = read_replies(replies, self.asked, self.layout)
+        fits, spoilt = self.adversary.act(server_round, fits, self.current, self.previous, self.asked)
         dropped += spoilt
         weighing = self._step(server_round, fits) if fits else Weighing({})
         self.history.append(weighing)
-        self.unheard = 0 if fits else self.unheard + 1
+        self.unheard = 0 if fits or not self.asked else self.unheard + 1
         self.log.round(
             arm=self.arm,
             seed=self.seed,

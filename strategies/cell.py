@@ -88,7 +88,7 @@ class Observer:
         self._draw(rounds, images)
         quick = min(QUICK_SAMPLES, len(images))
         self._log_scores(rounds, self.panel.quick(images[:quick], self.config.attack), final=False)
-        scores = self.panel.full(images, labels, self.config.attack, seed=seed)
+        scores = self.panel.full(images, labels, self.config, seed=seed)
         scores += detection_scores(self._trace(self.plan.clients))
         self._log_scores(rounds, scores, final=True)
         path = self.plan.folder / f"generator-{arm}-{seed}.safetensors"

@@ -22,7 +22,7 @@ from sklearn.ensemble import IsolationForest
 from fedsec.config import Defence
 from fedsec.errors import ConfigError, RunError
 from strategies.calibration import isolate
-from strategies.evidence import READINGS, WINDOW, History, Losses, relative, smoothed, violation
+from strategies.evidence import READINGS, History, Losses, relative, remembered, smoothed, violation
 
 CERTAIN = 1000.0
 """Suspicion of a violation; above any that the forest gives."""
@@ -61,11 +61,11 @@ def rule_of(defence: Defence) -> Rule:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the server remembers between rounds. Tuples run over clients by partition, ``history`` first over rounds.
+    """What the server remembers between rounds. Tuples run over clients by partition.
 
-    ``weights`` sum to 1; ``counts`` is the track record of flags; ``history`` the relative losses of the last WINDOW
-    rounds, None where there was no usable loss; ``away`` who has all but lost its weight (both: calibrated rule only);
-    ``round`` the number of rounds judged so far.
+    ``weights`` sum to 1; ``counts`` is the track record of flags; ``history`` each client's last relative losses;
+    ``away`` who has all but lost its weight (both empty at first, and kept by the calibrated rule only); ``round`` the
+    number of rounds judged so far.
     Guarantee: ``Standing.from_json(s.to_json()) == s``.
     """
 
@@ -91,15 +91,15 @@ class Standing:
             read = cls(
                 tuple(map(float, raw["weights"])),
                 tuple(map(float, raw["counts"])),
-                tuple(tuple(None if v is None else float(v) for v in row) for row in raw["history"]),
+                tuple(tuple(map(float, row)) for row in raw["history"]),
                 tuple(map(bool, raw["away"])),
                 int(raw["round"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"not FedDetect's standing ({error!r}): start the cell again") from error
         n = len(read.weights)
-        numbers = [*read.weights, *read.counts, *(v for row in read.history for v in row if v is not None)]
-        lengths = {n, len(read.counts), *map(len, read.history), len(read.away) or n}
+        numbers = [*read.weights, *read.counts, *(v for row in read.history for v in row)]
+        lengths = {n, len(read.counts), len(read.history) or n, len(read.away) or n}
         sane = all(map(math.isfinite, numbers)) and min((*read.weights, *read.counts), default=-1) >= 0
         if len(lengths) > 1 or not sane or read.round < 0 or abs(math.fsum(read.weights) - 1) > 1e-6:
             raise RunError(f"FedDetect's standing of {n} clients contradicts itself: start the cell again")
@@ -162,9 +162,9 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     1. Losses, as ``READINGS[rule.reading]`` reads them. A non-finite one, or one beyond ABSURD, is a violation: flagged
        and counted in any round, weight 0 this round, kept out of everything below. The others become relative to the
        clients' median.
-    2. Forest, from the fifth round on: averages over WINDOW rounds go to ``calibration.isolate``, whose threshold
-       holds ``false_flags`` a client-round; only high values, fewer than n//2 clients, none when they are equal. A
-       client that is away is given the allowance its absence calls for.
+    2. Forest, from a client's fifth round on: averages over its last WINDOW go to ``calibration.isolate``, whose
+       threshold holds ``false_flags`` a client-round; only high values, fewer than n//2 clients, none when they are
+       equal. A client that is away is given the allowance its absence calls for.
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
        compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
@@ -176,11 +176,12 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     """
     reading = READINGS[rule.reading]
     violations = [violation(loss) for loss in losses]
-    history = (*standing.history, relative(losses, reading))[-WINDOW:]
+    now = relative(losses, reading)
+    history = remembered(standing.history, now)
     away = _away(standing)
     judged = {
         i: value / reading.absence if away[i] and value > 0 else value
-        for i, value in enumerate(smoothed(history))
+        for i, value in enumerate(smoothed(history, now))
         if value is not None
     }
     isolation = isolate(

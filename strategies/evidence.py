@@ -20,15 +20,15 @@ from strategies.calibration import FEWEST, spread_at
 
 Losses = Sequence[float | None]
 """One reported number a client, by partition; None for a client that sent no reply this round."""
-History = tuple[tuple[float | None, ...], ...]
-"""Relative values of the last rounds, by partition; None where there was no usable one."""
+History = tuple[tuple[float, ...], ...]
+"""By partition: the relative values of the last rounds in which that client had a usable one, oldest first."""
 
 ABSURD = 1e6
 """|loss| beyond it is a violation: float16 ends at 65 504, cross-entropy near 1e2, a runaway critic near 1e4."""
 WINDOW = 10
-"""Rounds a client's relative value is averaged over."""
+"""Rounds of its own that a client's relative value is averaged over."""
 FEW_ROUNDS = 5
-"""A client with fewer usable rounds in the window is not judged."""
+"""A client with fewer usable rounds is not judged."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,15 @@ def relative(losses: Losses, reading: Reading) -> tuple[float | None, ...]:
     return tuple(bounded.get(i) for i in range(len(losses)))
 
 
-def smoothed(history: History) -> list[float | None]:
-    """Mean over the remembered rounds, for clients with a usable loss in the last and in FEW_ROUNDS of them."""
-    now = history[-1]
-    usable = [[row[i] for row in history if row[i] is not None] for i in range(len(now))]
+def remembered(history: History, now: Sequence[float | None]) -> History:
+    """``history`` with this round's relative values."""
+    before = history or ((),) * len(now)
+    return tuple(row if here is None else (*row, here)[-WINDOW:] for row, here in zip(before, now, strict=True))
+
+
+def smoothed(history: History, now: Sequence[float | None]) -> list[float | None]:
+    """Mean over what is remembered, for clients with a usable value now and FEW_ROUNDS of them in all."""
     return [
-        math.fsum(v for v in row if v is not None) / len(row) if here is not None and len(row) >= FEW_ROUNDS else None
-        for row, here in zip(usable, now, strict=True)
+        math.fsum(row) / len(row) if here is not None and len(row) >= FEW_ROUNDS else None
+        for row, here in zip(history, now, strict=True)
     ]

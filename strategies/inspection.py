@@ -19,7 +19,7 @@ from fedsec.types import Images, Labels, Vector
 Means = npt.NDArray[np.float64]
 """(clients, classes, channels, size, size): each client's mean image of each class."""
 WINDOW = 10
-"""Rounds over which a deviation must persist."""
+"""Rounds of its own over which a client's deviation must persist."""
 PLACE = 4
 """Side of the square, in pixels at 32 px, over which energy is averaged: about a small trigger."""
 

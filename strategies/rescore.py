@@ -36,7 +36,7 @@ def rescore(plan: Plan) -> list[CellKey]:
     for (arm, seed), arrays in kept.items():
         config = plan.config.arm(arm)
         images, labels = draw(plan.dataset, config, arrays, config.measure.samples)
-        scores[arm, seed] = config.train.rounds, panel.drawn(images, labels, config.attack)
+        scores[arm, seed] = config.train.rounds, panel.drawn(images, labels, config)
     if record.header.measured_by != panel.measured_by:
         log.measured_anew(record, panel.measured_by)
     for (arm, seed), (number, found) in scores.items():

@@ -69,7 +69,7 @@ class FedInspect(FedDetect):
         self.read = READINGS["peak"].of
         self.shape = spec(brief.config, channels=data.channels, classes=len(data.class_names))
         self.labels = np.arange(INSPECTED) % self.shape.classes
-        self.seen: list[dict[int, np.ndarray]] = []
+        self.seen: dict[int, list[np.ndarray]] = {}
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
         seed = address_seed(self.seed, "inspect", number)
@@ -78,11 +78,9 @@ class FedInspect(FedDetect):
             for fit in fits
         ]
         apart = deviations(class_means(drawn, self.labels))
-        self.seen = [*self.seen, dict(zip([fit.partition for fit in fits], apart, strict=True))][-WINDOW:]
-        peaks = {
-            fit.partition: float(peak([row[fit.partition][None] for row in self.seen if fit.partition in row])[0])
-            for fit in fits
-        }
+        for fit, deviation in zip(fits, apart, strict=True):
+            self.seen[fit.partition] = [*self.seen.get(fit.partition, []), deviation[None]][-WINDOW:]
+        peaks = {fit.partition: float(peak(self.seen[fit.partition])[0]) for fit in fits}
         broken = {fit.partition: violation(fit.metrics.get("g-loss")) for fit in fits}
         told = [
             replace(fit, metrics={"peak": fit.metrics["g-loss"] if broken[fit.partition] else peaks[fit.partition]})

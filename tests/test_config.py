@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsec.cli import parse_settings, read_experiment
 from fedsec.config import RunConfig, meanings
 from fedsec.errors import ConfigError
+from fedsec.experiment import parse_settings, read_experiment
 from fedsec.runs import flatten, write_config
 
 ROOT = Path(__file__).parents[1]

@@ -128,6 +128,25 @@ TRIGGERS: dict[str, Callable[..., Trigger]] = {
 """Attack name -> the trigger it wants in the images, from (attack, size=, channels=)."""
 
 
+def bare(attack: Attack) -> Attack:
+    """``attack`` stripped to what fixes its trigger: equal values, equal triggers, whoever carries them."""
+    name = attack.name if attack.name in TRIGGERS else "patch"
+    return Attack(
+        "patch" if name == "distributed" else name,
+        trigger=attack.trigger,
+        size=attack.size,
+        position=attack.position,
+        blend=attack.blend,
+    )
+
+
+def label(attack: Attack) -> str:
+    """A short name of the trigger: its kind and what differs from the defaults, e.g. 'patch-size-8'."""
+    plain, usual = bare(attack), Attack()
+    parts = [(key, getattr(plain, key)) for key in ("trigger", "size", "position", "blend")]
+    return "-".join([plain.name, *(f"{key}-{value}" for key, value in parts if value != getattr(usual, key))])
+
+
 def trigger(attack: Attack, *, size: int, channels: int) -> Trigger:
     """The trigger a configuration names; its patch where the attack has none, to be looked for in clean runs."""
     return TRIGGERS.get(attack.name, patch)(attack, size=size, channels=channels)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from fedsec.attacks.triggers import TRIGGERS, trigger
+from fedsec.attacks.triggers import TRIGGERS, bare, label, trigger
 from fedsec.config import Attack, Data, RunConfig
 from fedsec.datasets import cache
 from fedsec.images import to_images, to_pixels
+from fedsec.metrics.conditioning import gan_test
 from fedsec.metrics.coverage import relative_spread
 from fedsec.metrics.features import VERSION, Extractor, kept_extractor
 from fedsec.metrics.fidelity import FIDELITY, fidelity_scores
@@ -47,24 +48,41 @@ class Panel:
         extractor, real, _ = self._prepared()
         return [FIDELITY[extractor.name](real, extractor(images)), self._mark(attack).scores(images)[0]]
 
-    def full(self, images: Images, labels: Labels, attack: Attack, *, seed: int) -> list[Score]:
+    def full(self, images: Images, labels: Labels, arm: RunConfig, *, seed: int) -> list[Score]:
         """Every score of the final table but detection."""
-        drawn = self.drawn(images, labels, attack)
+        drawn = self.drawn(images, labels, arm)
         return [*drawn, *self._real_utility(seed), *self._synthetic_utility(images, labels, seed)]
 
-    def drawn(self, images: Images, labels: Labels, attack: Attack) -> list[Score]:
-        """What can be said of generated images without training anything on them."""
+    def drawn(self, images: Images, labels: Labels, arm: RunConfig) -> list[Score]:
+        """What can be said of generated images without training anything on them.
+
+        Where nobody stamps images the triggers of the run's other arms are looked for too, as ``trigger-rate@NAME``:
+        what an arm with such a trigger has to be compared with.
+        """
         extractor, real, clean = self._prepared()
+        features = extractor(images)
         return [
-            *fidelity_scores(extractor.name, real, extractor(images)),
+            *fidelity_scores(extractor.name, real, features),
             relative_spread(clean, self._train.labels, images, labels),
-            *self._mark(attack).scores(images),
+            gan_test(real, self._train.labels, features, labels),
+            *self._mark(arm.attack).scores(images),
+            *(score for other in self._absent(arm) for score in self._elsewhere(other, images)),
         ]
+
+    def _absent(self, arm: RunConfig) -> list[Attack]:
+        """Triggers of other arms, for an arm that has none in its images."""
+        if arm.attack.name in TRIGGERS and arm.defence.name != "oracle":
+            return []
+        every = [self.config.arm(name).attack for name in self.config.arms]
+        wanted = dict.fromkeys(bare(attack) for attack in every if attack.name in TRIGGERS)
+        return [attack for attack in wanted if attack != bare(arm.attack)]
+
+    def _elsewhere(self, attack: Attack, images: Images) -> list[Score]:
+        return [replace(score, name=f"{score.name}@{label(attack)}") for score in self._mark(attack).scores(images)]
 
     def _mark(self, attack: Attack) -> Mark:
         """Made once for each trigger, whoever carries it and however else they attack."""
-        name = attack.name if attack.name in TRIGGERS else "patch"
-        plain = Attack(name, trigger=attack.trigger, size=attack.size, position=attack.position, blend=attack.blend)
+        plain = bare(attack)
         with self._lock:
             if plain not in self._marks:
                 stamp = trigger(plain, size=self.dataset.size, channels=self.dataset.channels)

@@ -17,7 +17,8 @@ LONGEST = 300
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5b6470; --line: #d5dae0; --page: #fff; --box: #f5f7f9;
-  --accent: #0072b2; --warn: #a34700; --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+  --accent: #0072b2; --warn: #a34700; --hot: #e8743b;
+  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a3acb8; --line: #3a424c; --page: #15181c;
   --box: #1e2328; --accent: #56b4e9; --warn: #f0a05a; } }
 * { box-sizing: border-box; }
@@ -53,6 +54,7 @@ figure { margin: .5rem 0; break-inside: avoid; max-width: 34rem; }
 figure svg { width: 100%; height: auto; display: block; overflow: visible; }
 figcaption { margin-bottom: .25rem; }
 figcaption strong { color: var(--ink); }
+.heat { display: inline-block; min-width: 3.2em; padding: .05rem .4rem; border-radius: 3px; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: .25rem 0; padding: 0; list-style: none;
   font-size: .875rem; max-width: none; }
 .legend svg { width: 2.4em; height: .9em; vertical-align: -.1em; margin-right: .35em; }

@@ -155,7 +155,7 @@ def _provenance(record: RunRecord, name: str) -> str:
         ("data digest", _code(header.data.digest)),
         ("seed of data and split", inert(header.config.get("data.seed", "?"))),
         ("starts of this run folder", str(record.starts)),
-        ("finished cells (arm x seed)", f"{len(record.finished())} of {len(header.arms) * len(header.seeds)}"),
+        ("finished cells (arm x seed)", f"{len(record.finished())} of {len(header.cells)}"),
         ("time in finished cells", f"{sum(spent):.0f} s"),
         ("wall time of the last start", f"{end.wall_seconds:.0f} s" if end else "not recorded"),
     ]

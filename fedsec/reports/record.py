@@ -47,6 +47,12 @@ class Header:
     def clients(self) -> int:
         return len(self.label_counts)
 
+    @property
+    def cells(self) -> list[CellKey]:
+        """What the run is made of: all arms of the first seed before the second. An arm may have seeds of its own."""
+        every = [(arm, seed) for seed in self.seeds for arm in self.arms]
+        return [cell for cell in every if cell in self.digests] if self.digests else every
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -126,8 +132,7 @@ class RunRecord:
 
         A cell whose digest is not the one the header expects was made with other settings: it is left out.
         """
-        keys = [(arm, seed) for arm in self.header.arms for seed in self.header.seeds]
-        expected = self.header.digests
+        keys, expected = self.header.cells, self.header.digests
         return {
             key: self.cells[key]
             for key in keys

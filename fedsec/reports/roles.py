@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from fedsec.attacks.triggers import label
+from fedsec.config import Attack
 from fedsec.reports.record import Header
 from fedsec.types import Scalar
 
@@ -15,11 +17,12 @@ IDLE = {"attack.name": "none", "attack.update": "none", "attack.report": "honest
 
 @dataclass(frozen=True)
 class Role:
-    """``malicious``: the partitions that attack in this arm; none in a clean one."""
+    """``malicious``: the partitions that attack in this arm; none in a clean one. ``trigger``: name of its trigger."""
 
     attacked: bool
     defence: str
     malicious: tuple[int, ...] = ()
+    trigger: str = ""
 
     @property
     def defended(self) -> bool:
@@ -37,4 +40,7 @@ def role(header: Header, arm: str) -> Role:
     attacked = any(str(merged.get(key, idle)) != idle for key, idle in IDLE.items())
     listed = str(merged.get("attack.malicious", "")).split(",") if attacked else []
     guilty = tuple(int(part) for part in listed if part.strip())
-    return Role(attacked, str(merged.get("defence.name", "fed-avg")), guilty)
+    known = {item.name for item in fields(Attack)}
+    own = {key.removeprefix("attack."): value for key, value in merged.items() if key.startswith("attack.")}
+    attack = Attack(**{name: value for name, value in own.items() if name in known})  # type: ignore[arg-type]
+    return Role(attacked, str(merged.get("defence.name", "fed-avg")), guilty, label(attack))

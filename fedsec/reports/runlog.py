@@ -24,7 +24,7 @@ from fedsec.types import Flat, Score
 
 EVENTS = "events.jsonl"
 _TORN = b'\n{"event": "torn"}\n'
-_CELL_EVENTS = ("cell-start", "round", "samples", "score", "cell-end")
+CELL_EVENTS = ("cell-start", "round", "samples", "score", "cell-end")
 
 
 class RunLog:
@@ -142,8 +142,13 @@ class RunLog:
         assert status in ("finished", "failed"), status
         self._append({"event": "run-end", "status": status, "reason": reason, "wall_seconds": wall_seconds})
 
+    def append(self, events: Sequence[Event]) -> None:
+        """Events of another log of the same run, as ``events_of`` gives them."""
+        for event in events:
+            self._append(event)
+
     def _append(self, event: Event) -> None:
-        line = json.dumps(_encoded(event), allow_nan=False).encode() + b"\n"
+        line = json.dumps(encoded(event), allow_nan=False).encode() + b"\n"
         if self._torn:
             line = _TORN + line
         try:
@@ -179,6 +184,14 @@ def finished_cells(folder: Path) -> dict[CellKey, str]:
     return {key: cell.digest for key, cell in cells.items() if cell.finished}
 
 
+def events_of(folder: Path, cell: CellKey) -> list[Event]:
+    """The events of one cell since its last start, in order, as they were written."""
+    events = [event for _, event in _events(Path(folder) / EVENTS)[0] if event["event"] in CELL_EVENTS]
+    mine = [event for event in events if (event["arm"], event["seed"]) == cell]
+    starts = [at for at, event in enumerate(mine) if event["event"] == "cell-start"]
+    return mine[starts[-1] :] if starts else []
+
+
 def _replay(path: Path) -> tuple[list[Header], dict[CellKey, Cell], RunEnd | None, tuple[int, ...]]:
     headers: list[Header] = []
     cells: dict[CellKey, Cell] = {}
@@ -192,7 +205,7 @@ def _replay(path: Path) -> tuple[list[Header], dict[CellKey, Cell], RunEnd | Non
                 end = None
             elif kind == "run-end":
                 end = RunEnd(str(event["status"]), str(event["reason"]), float(event["wall_seconds"]))
-            elif kind in _CELL_EVENTS:
+            elif kind in CELL_EVENTS:
                 advance(cells, event)
             else:
                 raise ValueError(f"unknown event {kind!r}")
@@ -212,7 +225,7 @@ def _events(path: Path) -> tuple[list[tuple[int, Event]], tuple[int, ...]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        event = _decoded_line(line)
+        event = decoded_line(line)
         if event is not None and event.get("event") == "torn":
             torn += [broken] if broken is not None else []
             broken = None
@@ -228,20 +241,20 @@ def _events(path: Path) -> tuple[list[tuple[int, Event]], tuple[int, ...]]:
     return events, (*torn, *([broken] if broken is not None else []))
 
 
-def _decoded_line(line: bytes) -> Event | None:
+def decoded_line(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
     except ValueError:  # also bytes that are not UTF-8
         return None
-    return _decoded(event) if isinstance(event, dict) else None
+    return decoded(event) if isinstance(event, dict) else None
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
     """Plain JSON values; a number that is not finite becomes {"value": null, "reason": its text}."""
     if isinstance(value, Mapping):
-        return {str(key): _encoded(item) for key, item in value.items()}
+        return {str(key): encoded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encoded(item) for item in value]
+        return [encoded(item) for item in value]
     if hasattr(value, "item"):  # a numpy scalar
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -249,14 +262,14 @@ def _encoded(value: Any) -> Any:
     return value
 
 
-def _decoded(value: Any) -> Any:
+def decoded(value: Any) -> Any:
     if isinstance(value, list):
-        return [_decoded(item) for item in value]
+        return [decoded(item) for item in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"value", "reason"} and value["reason"] in ("nan", "inf", "-inf"):
         return float(value["reason"])
-    return {key: _decoded(item) for key, item in value.items()}
+    return {key: decoded(item) for key, item in value.items()}
 
 
 def _ends_torn(path: Path) -> bool:

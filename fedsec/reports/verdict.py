@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fedsec.metrics.intervals import mean_interval, paired_difference
 from fedsec.reports.record import Cell, RunRecord
-from fedsec.reports.results import values_of
+from fedsec.reports.results import metrics_of, values_of
 from fedsec.reports.roles import Role, role
 
 TRIGGER, TRUE_FLAGS, FALSE_FLAGS = "trigger-rate", "true-flag-rate", "false-flag-rate"
@@ -86,12 +86,18 @@ def _rate(record: RunRecord, arm: str, metric: str) -> str:
     return f"{mean} (seeds: {low} to {high})" if low != high else f"{mean} (in every seed)"
 
 
-def _floor(record: RunRecord, clean: str) -> float:
+def _floor(record: RunRecord, clean: str, metric: str) -> float:
     """The clean trigger rate, and at least one image in the sample: 0 of n says no more than that."""
     counts = [
-        c.final()[TRIGGER].score.n for (a, _), c in record.finished().items() if a == clean and TRIGGER in c.final()
+        c.final()[metric].score.n for (a, _), c in record.finished().items() if a == clean and metric in c.final()
     ]
-    return max(_mean(record, clean, TRIGGER), 1 / max(counts, default=1))
+    return max(_mean(record, clean, metric), 1 / max(counts, default=1))
+
+
+def _sought(record: RunRecord, clean: str, arm: str | None) -> str:
+    """The score under which the clean arm looked for the trigger of ``arm``."""
+    other = f"{TRIGGER}@{role(record.header, arm).trigger}" if arm is not None else ""
+    return other if other in metrics_of(record, clean) else TRIGGER
 
 
 def _headline(record: RunRecord, clean: str | None, attack: str | None, defended: list[str]) -> str:
@@ -101,7 +107,7 @@ def _headline(record: RunRecord, clean: str | None, attack: str | None, defended
     if not math.isfinite(hit):
         return "No attacked arm without a defence was measured: this run does not say what the attack does."
     text = f"With the attack, {percent(hit)} of the server's generated images carry the trigger"
-    base = _mean(record, clean, TRIGGER)
+    base = _mean(record, clean, _sought(record, clean, attack)) if clean is not None else math.nan
     text += f"; without it, {percent(base)}" if math.isfinite(base) else ""
     shown = [f"{percent(_mean(record, arm, TRIGGER))} with {arm}" for arm in defended]
     return text + (f"; defended, {', '.join(shown)}." if shown else ". No defended arm was measured.")
@@ -112,8 +118,9 @@ def _attack(record: RunRecord, arm: str, clean: str | None) -> str:
     text = f"{arm}: the trigger is in {_rate(record, arm, TRIGGER)} of the images that the server's generator draws"
     if clean is None:
         return text + ". Without a clean arm nothing shows what that rate would be otherwise."
-    text += f", against {_rate(record, clean, TRIGGER)} in {clean}. "
-    base = _floor(record, clean)
+    sought = _sought(record, clean, arm)
+    text += f", against {_rate(record, clean, sought)} in {clean}. "
+    base = _floor(record, clean, sought)
     if not (math.isfinite(hit) and math.isfinite(base)):
         return text + "The two cannot be compared. " + _fidelity(record, arm, clean)
     if hit >= 10 * base:
@@ -128,7 +135,7 @@ def _attack(record: RunRecord, arm: str, clean: str | None) -> str:
 def _defence(record: RunRecord, arm: str, attack: str | None, clean: str | None, oracle: str | None) -> str:
     hit, bare = _mean(record, arm, TRIGGER), _mean(record, attack, TRIGGER)
     text = f"{arm}: the trigger is in {_rate(record, arm, TRIGGER)} of the generated images"
-    base = _floor(record, clean) if clean is not None else math.nan
+    base = _floor(record, clean, _sought(record, clean, arm)) if clean is not None else math.nan
     if not (math.isfinite(hit) and math.isfinite(base)):
         text += "; without a measured clean arm this cannot be judged. "
     elif hit <= 2 * base:
@@ -194,7 +201,7 @@ def _not_run(record: RunRecord, roles: Mapping[str, Role]) -> tuple[str, ...]:
         "the oracle (attacker removed: the ceiling)": any(r.defence == "oracle" for r in roles.values()),
     }
     missing = [name for name, there in kinds.items() if not there]
-    wanted = [(arm, seed) for arm in record.header.arms for seed in record.header.seeds]
+    wanted = record.header.cells
     current, finished = record.current(), record.finished()
     open_cells = [
         f"{arm}, seed {seed}" for arm, seed in wanted if (arm, seed) in current and (arm, seed) not in finished

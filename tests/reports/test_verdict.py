@@ -143,8 +143,8 @@ def test_a_role_comes_from_the_settings_and_not_from_the_name(tmp_path: Path) ->
     header = runlog.read(tmp_path).header
     arms = {"good": {"attack.name": "patch", "attack.malicious": "1,3"}, "attack": {"defence.name": "oracle"}}
     renamed = Header(**{**vars(header), "config": {**header.config, "run.arms": json.dumps(arms)}})
-    assert role(renamed, "good") == Role(True, "fed-avg", (1, 3))
-    assert role(renamed, "attack") == Role(False, "oracle")
+    assert role(renamed, "good") == Role(True, "fed-avg", (1, 3), "patch")
+    assert role(renamed, "attack") == Role(False, "oracle", (), "patch")
     assert not role(renamed, "attack").defended
 
 

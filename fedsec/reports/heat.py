@@ -1,0 +1,174 @@
+"""``matrix.html``: heat-maps of attacks x defences, worst cases, ranks and prices, from the run log alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsec.metrics.intervals import Interval
+from fedsec.reports.markup import inert, page, paragraph, section, table
+from fedsec.reports.results import write_whole
+from fedsec.reports.standings import CLEAN, ORACLE, PLAIN, Standings
+from fedsec.reports.verdict import digits, percent
+
+MATRIX = "matrix.html"
+
+
+@dataclass(frozen=True)
+class Map:
+    """One heat-map. ``good`` to ``bad``: where the colour begins and where it is full; ``log``: on a ratio scale."""
+
+    title: str
+    note: str
+    of: Callable[[Standings], Callable[[str, str], Interval]]
+    text: Callable[[float], str]
+    good: float
+    bad: float
+    log: bool = False
+
+    def heat(self, value: float) -> float:
+        """0 to 1, how bad a value is."""
+        low, high, at = (
+            (math.log(max(v, 1e-9)) for v in (self.good, self.bad, value)) if self.log else (self.good, self.bad, value)
+        )
+        return min(1.0, max(0.0, (at - low) / (high - low)))
+
+
+MAPS = (
+    Map(
+        "Fréchet distance over the oracle's",
+        "1: as good as without the attackers. The oracle knows them and leaves them out.",
+        lambda s: s.ratio,
+        digits,
+        1.0,
+        3.0,
+        True,
+    ),
+    Map("Trigger rate", "Share of generated images that carry the trigger.", lambda s: s.trigger, percent, 0.02, 0.8),
+    Map(
+        "Label fidelity lost",
+        "GAN-test AUC below the oracle's: images that no longer show the class they were asked for.",
+        lambda s: s.label_loss,
+        digits,
+        0.0,
+        0.4,
+    ),
+    Map(
+        "Utility lost",
+        "AUC on real test images, of a classifier trained with generated images, below the oracle's.",
+        lambda s: s.utility_loss,
+        digits,
+        0.0,
+        0.1,
+    ),
+    Map(
+        "Attackers not flagged",
+        "Share of the attackers' client-rounds without a flag; without attack, of honest ones with one. "
+        "Reducers flag nobody.",
+        lambda s: _unflagged(s),
+        percent,
+        0.0,
+        1.0,
+    ),
+    Map("Attackers' weight in the last round", "", lambda s: s.attacker_weight, percent, 0.0, 0.25),
+    Map("Seconds a cell", "Wall time beside another cell on the same machine.", lambda s: s.seconds, digits, 60, 400),
+)
+
+
+def _unflagged(standings: Standings) -> Callable[[str, str], Interval]:
+    def measure(attack: str, defence: str) -> Interval:
+        found = standings.flags(attack, defence)
+        if attack == CLEAN:
+            return found
+        return Interval(1 - found.mean, 1 - found.high, 1 - found.low, tuple(1 - v for v in found.values))
+
+    return measure
+
+
+def write_matrix(folder: Path, boards: dict[str, Standings]) -> Path:
+    """Draw ``matrix.html`` into ``folder``, one part a split of ``boards``."""
+    body = "".join(_split(name, standings) for name, standings in boards.items())
+    first = next(iter(boards.values())).record.header
+    title = f"{first.config.get('run.name', 'matrix')}: attacks x defences"
+    path = folder / MATRIX
+    write_whole(path, page(title, f"<header><h1>{inert(title)}</h1></header>\n" + body))
+    return path
+
+
+def _split(name: str, standings: Standings) -> str:
+    header, waiting = standings.record.header, standings.unfinished()
+    facts = (
+        f"{header.data.source}: {header.data.train} training images, {header.clients} clients, attackers "
+        f"{', '.join(map(str, header.malicious)) or 'none'}, {header.config.get('train.rounds')} rounds, seeds "
+        f"{', '.join(map(str, header.seeds))}. Fidelity is {header.measured_by}."
+    )
+    missing = paragraph(inert(f"Not finished: {', '.join(waiting)}.", 4000), "warn") if waiting else ""
+    maps = [heat_map(shown, standings) for shown in MAPS]
+    return section(f"Split: {name}", paragraph(inert(facts, 1000), "soft"), missing, worst_cases(standings), *maps)
+
+
+def heat_map(shown: Map, standings: Standings) -> str:
+    """Attacks down, defences across; mean over seeds, the 95 % interval below where there are several."""
+    measure = shown.of(standings)
+    rows = [
+        (inert(attack), *(_cell(shown, measure(attack, defence)) for defence in standings.defences))
+        for attack in standings.attacks
+    ]
+    caption = f"{shown.title}. {shown.note}"
+    return table(caption, ("attack", *map(inert, standings.defences)), rows, numeric=True)
+
+
+def _cell(shown: Map, value: Interval) -> str:
+    if not math.isfinite(value.mean):
+        return "–"
+    spread = f"<small>{shown.text(value.low)} to {shown.text(value.high)}</small>" if math.isfinite(value.low) else ""
+    hue = f"color-mix(in srgb, var(--hot) {100 * shown.heat(value.mean):.0f}%, transparent)"
+    return (
+        f'<span class="heat" style="background: {hue}">{inert(shown.text(value.mean)).replace("-", "−")}</span>{spread}'
+    )
+
+
+def worst_cases(standings: Standings) -> str:
+    """What each defence's worst attack does, where it ranks over attacks, and what it costs when nobody attacks."""
+    rows = [_row(standings, defence) for defence in standings.defences if defence != ORACLE]
+    ranks = [standings.ranks(measure) for measure in (standings.ratio, standings.trigger)]
+    placed = [
+        (*row, *(_rank(of[defence]) for of in ranks))
+        for row, defence in zip(rows, (d for d in standings.defences if d != ORACLE), strict=True)
+    ]
+    head = (
+        "defence",
+        "worst Fréchet ratio",
+        "worst trigger rate",
+        "worst label loss",
+        "price: Fréchet ratio",
+        "price: false flags",
+        "rank by Fréchet",
+        "rank by trigger",
+    )
+    caption = (
+        "Each defence at its worst over attacks, its price when nobody attacks (Fréchet distance over plain "
+        "averaging's), and its mean rank over attacks (1 = best) with a 95 % bootstrap interval over attacks."
+    )
+    return table(caption, head, placed, numeric=True)
+
+
+def _row(standings: Standings, defence: str) -> Sequence[str]:
+    texts = []
+    for measure, text in ((standings.ratio, digits), (standings.trigger, percent), (standings.label_loss, digits)):
+        attack, value = standings.worst(defence, measure)
+        texts.append(f"{inert(text(value))}<small>{inert(attack)}</small>" if attack else "–")
+    price, false = standings.ratio(CLEAN, defence).mean, standings.flags(CLEAN, defence).mean
+    plain = defence == PLAIN
+    texts.append("–" if plain or not math.isfinite(price) else inert(digits(price)))
+    texts.append("–" if plain or not math.isfinite(false) else inert(percent(false)))
+    return (inert(defence), *texts)
+
+
+def _rank(value: Interval) -> str:
+    if not math.isfinite(value.mean):
+        return "–"
+    spread = f"<small>{value.low:.1f} to {value.high:.1f}</small>" if math.isfinite(value.low) else ""
+    return f"{value.mean:.1f}{spread}"

@@ -1,0 +1,120 @@
+"""What a matrix of attacks and defences says: every pair against the oracle, worst cases, ranks, prices.
+
+All numbers come from the final scores of finished cells; a pair that is not finished is NaN everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap, rankdata
+
+from fedsec.metrics.intervals import Interval, mean_interval, paired_difference, paired_ratio
+from fedsec.reports.record import RunRecord
+from fedsec.reports.results import metrics_of, values_of
+from fedsec.reports.roles import overrides, role
+from fedsec.seeds import stream
+
+CLEAN, PLAIN, ORACLE = "none", "fed-avg", "oracle"
+RESAMPLES = 2000
+TRIGGERED = ("patch", "distributed", "blended", "warp", "frequency")
+
+
+@dataclass(frozen=True)
+class Standings:
+    """``pairs``: (attack, defence) -> arm of ``record``; ``attacks`` and ``defences`` in the order shown, the oracle
+    last."""
+
+    record: RunRecord
+    attacks: tuple[str, ...]
+    defences: tuple[str, ...]
+    pairs: Mapping[tuple[str, str], str]
+
+    def ratio(self, attack: str, defence: str) -> Interval:
+        """Fréchet distance over the oracle's of the same seed; 1 = as if nobody attacked and nobody had to defend."""
+        metric = self.record.header.measured_by
+        return paired_ratio(self._values(attack, defence, metric), self._values(attack, ORACLE, metric))
+
+    def trigger(self, attack: str, defence: str) -> Interval:
+        """Share of generated images that carry the attack's trigger; NaN for an attack without one."""
+        return mean_interval(self._values(attack, defence, self._sought(attack, defence)))
+
+    def utility_loss(self, attack: str, defence: str) -> Interval:
+        """AUC lost against the oracle, at the fewest real images a class that were measured."""
+        name = next((m for m in metrics_of(self.record, self.pairs[CLEAN, PLAIN]) if m.startswith("utility-auc")), "")
+        return paired_difference(self._values(attack, ORACLE, name), self._values(attack, defence, name))
+
+    def label_loss(self, attack: str, defence: str) -> Interval:
+        """GAN-test AUC lost against the oracle: how much less images show the class they were asked for."""
+        name = "gan-test-auc"
+        return paired_difference(self._values(attack, ORACLE, name), self._values(attack, defence, name))
+
+    def flags(self, attack: str, defence: str) -> Interval:
+        """True-flag rate under attack; without one, the false-flag rate."""
+        name = "false-flag-rate" if attack == CLEAN else "true-flag-rate"
+        return mean_interval(self._values(attack, defence, name))
+
+    def attacker_weight(self, attack: str, defence: str) -> Interval:
+        """What the attackers weigh in the last round."""
+        return mean_interval(self._values(attack, defence, "attacker-weight"))
+
+    def seconds(self, attack: str, defence: str) -> Interval:
+        """Wall time of a cell, as it ran beside others."""
+        cells = self.record.finished()
+        spent = [cells[c].seconds if c in cells else math.nan for c in self._cells(attack, defence)]
+        return mean_interval(spent)
+
+    def worst(self, defence: str, measure: Callable[[str, str], Interval]) -> tuple[str, float]:
+        """The attack that does most by ``measure``, and how much; ('', NaN) when none is finished."""
+        found = {attack: measure(attack, defence).mean for attack in self.attacks if attack != CLEAN}
+        finite = {attack: value for attack, value in found.items() if math.isfinite(value)}
+        return max(finite.items(), key=lambda item: item[1], default=("", math.nan))
+
+    def ranks(self, measure: Callable[[str, str], Interval]) -> dict[str, Interval]:
+        """Mean rank of each defence over attacks (1 = least by ``measure``), 95 % percentile bootstrap over attacks.
+
+        Attacks that some defence has no number for are left out; ``values`` are the ranks in the order of those left.
+        """
+        ranked = [d for d in self.defences if d != ORACLE]
+        rows = [[measure(attack, d).mean for d in ranked] for attack in self.attacks if attack != CLEAN]
+        whole = np.array([row for row in rows if np.isfinite(row).all()])
+        if not len(whole):
+            return {defence: mean_interval([]) for defence in ranked}
+        places = rankdata(whole, axis=1)
+        return {defence: _resampled(places[:, j], j) for j, defence in enumerate(ranked)}
+
+    def unfinished(self) -> list[str]:
+        """Arms without a finished cell of their first seed."""
+        done = {arm for arm, _ in self.record.finished()}
+        return [arm for arm in dict.fromkeys(self.pairs.values()) if arm not in done]
+
+    def _cells(self, attack: str, defence: str) -> list[tuple[str, int]]:
+        arm = self.pairs[attack, defence]
+        return [(arm, seed) for seed in self.record.header.seeds]
+
+    def _values(self, attack: str, defence: str, metric: str) -> list[float]:
+        return values_of(self.record, self.pairs[attack, defence], metric) if metric else [math.nan]
+
+    def _sought(self, attack: str, defence: str) -> str:
+        """The score that looks for the attack's trigger in this arm, which may be another attack's or nobody's."""
+        attacked, arm = self.pairs[attack, PLAIN], self.pairs[attack, defence]
+        header = self.record.header
+        if str(overrides(header, attacked).get("attack.name", CLEAN)) not in TRIGGERED:
+            return ""
+        other = f"trigger-rate@{role(header, attacked).trigger}"
+        return other if other in metrics_of(self.record, arm) else "trigger-rate"
+
+
+def _resampled(places: Sequence[float], index: int) -> Interval:
+    values = np.asarray(places, np.float64)
+    mean = float(values.mean())
+    if len(values) < 2 or np.ptp(values) == 0:
+        return Interval(
+            mean, math.nan if len(values) < 2 else mean, math.nan if len(values) < 2 else mean, tuple(values)
+        )
+    rng = stream(0, "ranks", index)
+    found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=rng).confidence_interval
+    return Interval(mean, float(found.low), float(found.high), tuple(map(float, values)))
