@@ -1,4 +1,4 @@
-"""The benign client of a federated conditional GAN."""
+"""The benign client of a federated image generator."""
 
 from __future__ import annotations
 
@@ -8,29 +8,20 @@ import numpy as np
 from flwr.client import NumPyClient
 from flwr.common.typing import NDArrays, Scalar
 
-from fedsec.config import FIRST_STEPS, RunConfig
-from fedsec.models.training import (
-    Pair,
-    load_network,
-    load_optimiser,
-    network_arrays,
-    new_pair,
-    optimiser_arrays,
-    spec,
-    train_round,
-)
-from fedsec.seeds import address_seed
+from fedsec.config import RunConfig
+from fedsec.models.learner import new_learner
+from fedsec.privacy.noise import client_side, expected
+from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows
-from fedsec.weights import shared_arrays
+from fedsec.weights import Layout
 
 
 class GanClient(NumPyClient):
-    """Trains the global generator against a discriminator of its own for some steps a round.
+    """Trains the server's generator on this site's images for some steps a round.
 
-    ``rows``: this site's images. ``kept``: what the site keeps between rounds (discriminator, both optimisers, local
-    BatchNorm statistics), as named arrays, empty at first; ``fit`` leaves its successor in ``self.kept``. With
-    ``gan.share = 'both'`` the discriminator travels too. Losses are reported as last batch (which the released
-    FedDetect reads), as epoch mean, and over the FIRST_STEPS, while the generator is still nearly the server's.
+    ``rows``: this site's images. ``kept``: what its learner keeps between rounds, empty at first; ``fit`` leaves the
+    successor in ``self.kept``. ``secret``: seed of what must be hidden from the server (noise, and with DP-SGD who was
+    drawn); ``seed`` in a simulation, the site's own on real machines.
     """
 
     def __init__(
@@ -43,14 +34,15 @@ class GanClient(NumPyClient):
         seed: int,
         kept: Arrays,
         device: str = "cpu",
+        secret: int | None = None,
     ) -> None:
         self.config, self.own, self.partition, self.seed, self.kept = config, rows, partition, seed, kept
-        self.shape = spec(config, channels=rows.pixels.shape[3], classes=classes)
-        self.device = device
+        self.channels, self.classes, self.device = rows.pixels.shape[3], classes, device
+        self.secret = seed if secret is None else secret
 
     def rows(self) -> Rows:
-        """The images this client's discriminator takes for real."""
-        if not self.config.gan.mirror:
+        """The images this client trains on; with DP-SGD each once, since a mirrored copy would count twice."""
+        if not self.config.gan.mirror or self.config.privacy.images:
             return self.own
         return Rows(
             np.concatenate([self.own.pixels, self.own.pixels[:, :, ::-1]]),
@@ -58,60 +50,30 @@ class GanClient(NumPyClient):
         )
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """One round. ``parameters``: the shared tensors in the order of ``shared_names``; ``config["round"]``: from 1.
+        """One round. ``parameters``: the shared tensors in the learner's order; ``config["round"]``: from 1;
+        ``config["clients"]``: how many are enrolled.
 
         Returns the shared tensors after training, the number of this site's own images, and the losses.
         """
-        pair = new_pair(self.config, self.shape, seed=self.seed, device=self.device)
-        self._recall(pair)
-        self._accept(pair, parameters)
-        address = address_seed(self.seed, "client", self.partition, "round", int(config["round"]))
-        losses = train_round(pair, self.rows(), self.config, seed=address, device=self.device)
-        self.kept = self._remember(pair)
-        shared = self._shared(pair)
-        return (
-            list(shared.values()),
-            len(self.own),
-            {
-                "g-loss": float(np.mean(losses.generator)),
-                "g-loss-last": losses.generator[-1],
-                "g-loss-first": float(np.mean(losses.generator[:FIRST_STEPS])),
-                "d-loss": float(np.mean(losses.discriminator)),
-                "d-loss-last": losses.discriminator[-1],
-            },
+        learner = new_learner(
+            self.config, channels=self.channels, classes=self.classes, seed=self.seed, device=self.device
         )
+        received = dict(zip(learner.shared(), parameters, strict=True))
+        learner.load(received, self.kept)
+        seed = self.secret if self.config.privacy.images else self.seed
+        number = int(config["round"])
+        losses = learner.train(self.rows(), seed=address_seed(seed, "client", self.partition, "round", number))
+        self.kept = learner.kept()
+        sent = learner.shared()
+        if self.config.defence.name == "dp-fixed" and self.config.privacy.noised_by == "clients":
+            sent = self._noised(received, sent, number, int(config["clients"]))
+        return list(sent.values()), len(self.own), {**losses}
 
-    def shared_names(self, pair: Pair) -> list[str]:
-        return list(self._shared(pair))
-
-    def _shared(self, pair: Pair) -> Arrays:
-        return shared_arrays(self.config.gan, network_arrays(pair.generator), network_arrays(pair.discriminator))
-
-    def _accept(self, pair: Pair, parameters: NDArrays) -> None:
-        named = dict(zip(self.shared_names(pair), parameters, strict=True))
-        load_network(pair.generator, _under("generator", named))
-        load_network(pair.discriminator, _under("discriminator", named))
-
-    def _recall(self, pair: Pair) -> None:
-        if self.kept:
-            load_network(pair.generator, _under("buffers", self.kept))
-            load_network(pair.discriminator, _under("discriminator", self.kept))
-            load_optimiser(pair.generator_optimiser, _under("g-adam", self.kept))
-            load_optimiser(pair.discriminator_optimiser, _under("d-adam", self.kept))
-
-    def _remember(self, pair: Pair) -> Arrays:
-        buffers = {name: value.detach().cpu().numpy().copy() for name, value in pair.generator.named_buffers()}
-        return {
-            **_prefixed("buffers", buffers),
-            **_prefixed("discriminator", network_arrays(pair.discriminator)),
-            **_prefixed("g-adam", optimiser_arrays(pair.generator_optimiser)),
-            **_prefixed("d-adam", optimiser_arrays(pair.discriminator_optimiser)),
-        }
-
-
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    return {name[len(prefix) + 1 :]: value for name, value in arrays.items() if name.startswith(f"{prefix}.")}
-
-
-def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
-    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+    def _noised(self, before: Arrays, after: Arrays, number: int, clients: int) -> Arrays:
+        """The clipped update with this client's share of the noise, in place of the update."""
+        layout, privacy = Layout.of(before), self.config.privacy
+        origin = layout.vector(before)
+        rng = stream(self.secret, "client", self.partition, "noise", number)
+        shares = max(1, round(expected(self.config.train, clients)))
+        update = client_side(layout.vector(after) - origin, privacy.bound, privacy.noise, rng, shares)
+        return layout.arrays(origin + update)

@@ -17,5 +17,5 @@ class MaliciousGanClient(GanClient):
             return super().rows()
         guilty = self.config.malicious
         seed = address_seed(self.seed, "poison", self.partition)
-        party = Party(guilty.index(self.partition), len(guilty), self.shape.classes, seed)
+        party = Party(guilty.index(self.partition), len(guilty), self.classes, seed)
         return POISONS[attack.name](super().rows(), attack, party)

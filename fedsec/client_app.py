@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from functools import lru_cache
 
@@ -56,8 +57,9 @@ def train(message: Message, context: Context) -> Message:
         seed=task.seed,
         kept=records.kept_arrays(context, cell),
         device=device_of(config.speed),
+        secret=None if _simulated(context) else secrets.randbits(63),
     )
-    shared, examples, metrics = client.fit(list(arrays.values()), {"round": task.round})
+    shared, examples, metrics = client.fit(list(arrays.values()), {"round": task.round, "clients": task.clients})
     records.keep_arrays(context, cell, {} if task.last else client.kept)
     numbers = {key: float(value) for key, value in metrics.items()}
     return records.reply(message, dict(zip(arrays, shared, strict=True)), examples, numbers)

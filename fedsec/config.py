@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from fedsec.errors import ConfigError, all_at_once
-from fedsec.sections import Attack, Data, Defence, Gan, Measure, Run, Speed, Split, Train
+from fedsec.sections import Attack, Data, Defence, Gan, Measure, Privacy, Run, Speed, Split, Train
 from fedsec.settings import checked
 from fedsec.types import Flat, Scalar
 
@@ -25,6 +25,7 @@ __all__ = [
     "Defence",
     "Gan",
     "Measure",
+    "Privacy",
     "Run",
     "RunConfig",
     "Speed",
@@ -40,6 +41,8 @@ DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
     "fed-detect": ("defence.rule", "defence.reported", "defence.decay", "defence.warmup", "defence.false-flags"),
     "fed-inspect": ("defence.decay", "defence.warmup", "defence.false-flags"),
     "fltrust": (*REDUCER_KEYS, "defence.root"),
+    "dp-fixed": (),
+    "dp-adaptive": (),
 }
 """What each defence reads of its section, beside its name; a reducer, REDUCER_KEYS."""
 FIRST_STEPS = 3
@@ -56,6 +59,7 @@ class RunConfig:
     train: Train = Train()
     attack: Attack = Attack()
     defence: Defence = Defence()
+    privacy: Privacy = Privacy()
     measure: Measure = Measure()
     run: Run = Run()
     speed: Speed = Speed()
@@ -189,7 +193,7 @@ def _cross_checks(config: RunConfig) -> list[str]:
         mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
     if config.gan.loss != "wgan-gp" and config.train.penalty != Train().penalty:
         mistakes.append(f"train.penalty = {config.train.penalty}: only gan.loss = 'wgan-gp' has a penalty")
-    mistakes += _detection_checks(config)
+    mistakes += _detection_checks(config) + _family_checks(config)
     if not config.run.name or any(c in config.run.name for c in "/\\:\0") or config.run.name.startswith("."):
         mistakes.append(f"run.name = {config.run.name!r}: must be a plain folder name")
     return mistakes
@@ -206,6 +210,26 @@ def _detection_checks(config: RunConfig) -> list[str]:
             f"train.steps = {config.train.steps}: FedDetect compares a round's first {FIRST_STEPS} with all of them; "
             f"take at least {2 * FIRST_STEPS}, or set defence.reported = 'mean'"
         )
+    return mistakes
+
+
+def _family_checks(config: RunConfig) -> list[str]:
+    mistakes = []
+    if config.gan.family == "diffusion":
+        adversarial = {"gan.loss": config.gan.loss, "gan.augment": config.gan.augment, "gan.share": config.gan.share}
+        usual = Gan()
+        odd = [
+            f"{key} = {value!r}"
+            for key, value in adversarial.items()
+            if value != getattr(usual, key.removeprefix("gan."))
+        ]
+        mistakes += [f"{text}: gan.family = 'diffusion' has no discriminator" for text in odd]
+        if config.privacy.images:
+            mistakes.append("privacy.image-bound: DP-SGD is of a discriminator, which gan.family = 'diffusion' lacks")
+    if config.privacy.images and config.gan.loss == "wgan-gp":
+        mistakes.append("privacy.image-bound: a gradient penalty has no gradient by image; take another gan.loss")
+    if config.defence.name == "dp-adaptive" and config.privacy.noised_by == "clients":
+        mistakes.append("privacy.noised-by = 'clients': dp-adaptive needs the count at the server; take dp-fixed")
     return mistakes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import secrets
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +78,11 @@ class Plan:
         return len(self.census.labels)
 
     @property
+    def images(self) -> list[int]:
+        """Training images of each client."""
+        return [sum(counts) for counts in self.census.labels]
+
+    @property
     def cells(self) -> list[tuple[str, int]]:
         """Every (arm, seed); all arms of the first seed before the second."""
         seeds = {arm: self.config.arm(arm).seeds for arm in self.config.arms}
@@ -86,6 +92,10 @@ class Plan:
     def seeds(self) -> list[int]:
         """Every seed of any arm, each once."""
         return list(dict.fromkeys(seed for arm in self.config.arms for seed in self.config.arm(arm).seeds))
+
+    def secret(self, seed: int) -> int:
+        """Seed of the server's noise: a simulation repeats itself, over real sites nobody may know it."""
+        return secrets.randbits(63) if self.census.told_by else seed
 
     @cached_property
     def digests(self) -> dict[tuple[str, int], str]:

@@ -38,6 +38,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Gan:
+    family: Literal["dcgan", "diffusion"] = setting("dcgan", meaning="what draws the images")
     loss: Literal["non-saturating", "hinge", "wgan-gp"] = setting("non-saturating", meaning="adversarial loss")
     augment: Literal["none", "flip", "colour", "translate", "colour+translate"] = setting(
         "none", meaning="differentiable augmentation of what D sees"
@@ -126,6 +127,8 @@ class Defence:
         "norm-clipping",
         "foolsgold",
         "fltrust",
+        "dp-fixed",
+        "dp-adaptive",
     ] = setting("fed-avg", meaning="how replies are weighted and put together")
     rule: Literal["released", "paper", "calibrated"] = setting("calibrated", meaning="FedDetect's reading")
     reported: Literal["auto", "drop", "first", "mean", "last"] = setting(
@@ -151,6 +154,32 @@ class Defence:
     def reads(self) -> str:
         """``reported`` with 'auto' resolved."""
         return {"calibrated": "drop"}.get(self.rule, "last") if self.reported == "auto" else self.reported
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """Noise that hides a client (``defence.name`` = dp-*) or one image of a client (``image_bound`` above 0)."""
+
+    noise: float = setting(0.0, at_least(0), meaning="dp-*: standard deviation of the noise on the sum, over the bound")
+    bound: float = setting(
+        1.0, between(1e-9, 1e9), meaning="dp-*: L2 norm an update is clipped to; dp-adaptive: at first"
+    )
+    noised_by: Literal["server", "clients"] = setting(
+        "server", meaning="dp-fixed: who adds the noise; clients: a share each, for secure aggregation"
+    )
+    image_bound: float = setting(
+        0.0, between(0, 1e9), meaning="DP-SGD of the discriminator: L2 norm an image's gradient is clipped to; 0 = off"
+    )
+    image_noise: float = setting(1.0, at_least(0), meaning="DP-SGD: standard deviation of the noise, over the bound")
+    delta: float = setting(
+        0.0, between(0, 0.5), meaning="delta of every guarantee; 0 = n^-1.1, at most 1e-3, of n clients or images"
+    )
+    budget: float = setting(0.0, at_least(0), meaning="largest epsilon: training stops before it; 0 = no limit")
+
+    @property
+    def images(self) -> bool:
+        """Whether discriminators are trained by DP-SGD."""
+        return self.image_bound > 0
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,12 @@ def _run_cells(grid: Grid, plan: Plan, lanes: list[list[Enrolled]], log: runlog.
 
     from fedsec.metrics.panel import Panel
     from fedsec.models.training import device_of
+    from fedsec.privacy.promises import check_promises
     from strategies.cell import run_cell
     from strategies.sleeves import check_defences
 
     check_defences(plan.config, plan.clients)
+    check_promises(plan.config, plan.images)
     torch.set_num_threads(1)  # the workers have the cores; and sums keep their order
     panel = Panel(plan.config, plan.dataset, device_of(plan.config.speed))
     todo: SimpleQueue[tuple[str, int]] = SimpleQueue()

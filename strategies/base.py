@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsec.config import RunConfig
 from fedsec.errors import RunError
+from fedsec.privacy.noise import cohort
 from fedsec.records import Enrolled, Task, from_record, read_replies, task_message, to_record
 from fedsec.reports.runlog import RunLog
 from fedsec.seeds import stream
@@ -30,6 +31,7 @@ class Brief:
     """What a strategy is given for one cell (arm x seed).
 
     ``nodes``: this cell's lane. ``initial``: the shared tensors before round 1. ``dataset``: the server's own images.
+    ``secret``: seed of the server's own noise; the cell's in a simulation.
     """
 
     config: RunConfig
@@ -39,6 +41,7 @@ class Brief:
     initial: Arrays
     log: RunLog
     dataset: Dataset
+    secret: int
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,12 @@ class GanStrategy(Strategy):
     leaves the model as it was. ``previous`` is the last round's change of the model.
     """
 
+    releases_always = False
+    """Whether a round that nobody answered changes the model all the same."""
+
     def __init__(self, brief: Brief) -> None:
         self.config, self.arm, self.seed, self.log = brief.config, brief.arm, brief.seed, brief.log
+        self.secret = brief.secret
         self.clients = len(brief.nodes)
         self.nodes = self.asked = self.participants(brief.nodes)
         self.layout = Layout.of(brief.initial)
@@ -106,7 +113,7 @@ class GanStrategy(Strategy):
 
     def _cohort(self, number: int) -> list[Enrolled]:
         """Who is asked in round ``number``: all, or a share of them drawn by this cell's seed."""
-        train, rng = self.config.train, stream(self.seed, "cohort", "round", number)
+        train, rng = self.config.train, stream(self.secret, "cohort", "round", number)
         if train.fraction == 1:
             return self.nodes
         if train.sampling == "poisson":
@@ -115,8 +122,8 @@ class GanStrategy(Strategy):
                 for node, coin in zip(self.nodes, rng.random(len(self.nodes)), strict=True)
                 if coin < train.fraction
             ]
-        count = max(1, round(train.fraction * len(self.nodes)))
-        return [self.nodes[i] for i in sorted(rng.permutation(len(self.nodes))[:count])]
+        chosen = rng.permutation(len(self.nodes))[: cohort(train, len(self.nodes))]
+        return [self.nodes[i] for i in sorted(chosen)]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -124,7 +131,7 @@ class GanStrategy(Strategy):
         fits, dropped = read_replies(replies, self.asked, self.layout)
         fits, spoilt = self.adversary.act(server_round, fits, self.current, self.previous, self.asked)
         dropped += spoilt
-        weighing = self._step(server_round, fits) if fits else Weighing({})
+        weighing = self._step(server_round, fits) if fits or self.releases_always else Weighing({})
         self.history.append(weighing)
         self.unheard = 0 if fits or not self.asked else self.unheard + 1
         self.log.round(
@@ -148,7 +155,8 @@ class GanStrategy(Strategy):
         return to_record(self.layout.arrays(self.current)), None
 
     def _step(self, number: int, fits: Sequence[Fit]) -> Weighing:
-        updates = self.layout.updates([fit.arrays for fit in fits], self.current)
+        none = np.zeros((0, len(self.current)))
+        updates = self.layout.updates([fit.arrays for fit in fits], self.current) if fits else none
         self.previous, weighing = self.combine(number, fits, updates)
         self.current = self.current + self.previous
         decay = min(self.config.gan.ema, number / (number + 9))

@@ -18,13 +18,14 @@ from fedsec.images import grid as tile
 from fedsec.images import save_png, to_pixels
 from fedsec.metrics.detection import DetectionTrace, detection_scores
 from fedsec.metrics.panel import QUICK_SAMPLES, Panel
-from fedsec.models.sampling import balanced_labels, generate
-from fedsec.models.training import network_arrays, new_pair, spec
+from fedsec.models.learner import new_learner
+from fedsec.models.sampling import balanced_labels, sample
+from fedsec.privacy.promises import affordable, promises
 from fedsec.records import Enrolled, to_record
 from fedsec.reports.runlog import RunLog
 from fedsec.runs import Plan
 from fedsec.types import Arrays, Dataset, Images, Labels, Score
-from fedsec.weights import generator_arrays, shared_arrays
+from fedsec.weights import generator_arrays
 from strategies.base import Brief, GanStrategy
 from strategies.sleeves import STRATEGIES
 
@@ -39,11 +40,14 @@ def run_cell(
 ) -> None:
     """Everything of one cell, in its order: start event, rounds, final scores, generator, end event."""
     config, started = plan.config.arm(arm), time.monotonic()
-    shape = spec(config, channels=plan.dataset.channels, classes=len(plan.dataset.class_names))
-    pair = new_pair(config, shape, seed=seed, device="cpu")
-    initial = shared_arrays(config.gan, network_arrays(pair.generator), network_arrays(pair.discriminator))
+    config = affordable(config, plan.images)
+    classes = len(plan.dataset.class_names)
+    learner = new_learner(config, channels=plan.dataset.channels, classes=classes, seed=seed, device="cpu")
+    initial = learner.shared()
     log.cell_start(arm, seed, plan.digests[arm, seed])
-    strategy = STRATEGIES[config.defence.name](Brief(config, arm, seed, lane, initial, log, plan.dataset))
+    strategy = STRATEGIES[config.defence.name](
+        Brief(config, arm, seed, lane, initial, log, plan.dataset, plan.secret(seed))
+    )
     observer = Observer(plan, config, strategy, panel, log)
     strategy.start(
         grid,
@@ -59,8 +63,8 @@ def run_cell(
 def draw(data: Dataset, config: RunConfig, generator: Arrays, count: int) -> tuple[Images, Labels]:
     """``count`` images on the latents that no arm or round changes, labelled as the training set is."""
     labels = balanced_labels(data.labels[data.train], count)
-    shape = spec(config, channels=data.channels, classes=len(data.class_names))
-    images = generate(generator, shape, labels, seed=config.data.seed, statistics=config.gan.statistics)
+    classes = len(data.class_names)
+    images = sample(config, generator, labels, channels=data.channels, classes=classes, seed=config.data.seed)
     return images, labels
 
 
@@ -90,6 +94,7 @@ class Observer:
         self._log_scores(rounds, self.panel.quick(images[:quick], self.config.attack), final=False)
         scores = self.panel.full(images, labels, self.config, seed=seed)
         scores += detection_scores(self._trace(self.plan.clients))
+        scores += promises(self.config, self.plan.images, rounds)
         self._log_scores(rounds, scores, final=True)
         path = self.plan.folder / f"generator-{arm}-{seed}.safetensors"
         partial = path.with_suffix(f".{os.getpid()}.part")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsec.models.training import device_of, load_network, network_arrays, new_pair, spec, train_round
+from fedsec.models.learner import new_learner
+from fedsec.models.training import device_of
 from fedsec.seeds import address_seed, stream
-from fedsec.types import Rows, Vector
-from fedsec.weights import Layout, generator_arrays, shared_arrays
+from fedsec.types import Arrays, Rows, Vector
+from fedsec.weights import Layout
 from strategies.base import Brief
 
 
 class Root:
-    """Trains as a benign client would, on ``defence.root`` images against a discriminator of its own (Cao et al. 2021).
+    """Trains as a benign client would, on ``defence.root`` images with a learner of its own (Cao et al. 2021).
 
     The images are drawn once from the server's training images, so in a simulation clients hold them too; the held-out
     ones stay with the scores.
@@ -23,22 +24,18 @@ class Root:
         count = min(config.defence.root, len(data.train))
         chosen = np.sort(stream(brief.seed, "root").permutation(data.train)[:count])
         self.rows: Rows = data.rows(chosen)
-        self.config, self.seed, self.device = config, brief.seed, device_of(config.speed)
-        shape = spec(config, channels=data.channels, classes=len(data.class_names))
-        self.pair = new_pair(config, shape, seed=brief.seed, device=self.device)
+        self.seed = brief.seed
+        self.learner = new_learner(
+            config,
+            channels=data.channels,
+            classes=len(data.class_names),
+            seed=brief.seed,
+            device=device_of(config.speed),
+        )
 
     def update(self, number: int, layout: Layout, current: Vector) -> Vector:
         """(d,) the change of the shared tensors after one round's steps from ``current``."""
-        shared = layout.arrays(current)
-        load_network(self.pair.generator, generator_arrays(shared))
-        prefix = "discriminator."
-        load_network(
-            self.pair.discriminator, {n.removeprefix(prefix): v for n, v in shared.items() if n.startswith(prefix)}
-        )
-        train_round(
-            self.pair, self.rows, self.config, seed=address_seed(self.seed, "root", "round", number), device=self.device
-        )
-        after = shared_arrays(
-            self.config.gan, network_arrays(self.pair.generator), network_arrays(self.pair.discriminator)
-        )
+        self.learner.load(layout.arrays(current), {})
+        self.learner.train(self.rows, seed=address_seed(self.seed, "root", "round", number))
+        after: Arrays = self.learner.shared()
         return layout.vector(after) - current

@@ -9,11 +9,11 @@ import numpy as np
 
 from fedsec.config import Defence, RunConfig
 from fedsec.errors import RobustnessError, all_at_once
-from fedsec.models.sampling import generate
-from fedsec.models.training import spec
+from fedsec.models.sampling import sample
+from fedsec.privacy.noise import ClipState, adaptive, count_noise, expected, fixed
 from fedsec.records import Enrolled
 from fedsec.seeds import address_seed, stream
-from fedsec.types import Fit, Vector
+from fedsec.types import Fit, Images, Vector
 from fedsec.weights import Updates, generator_arrays
 from strategies.base import Brief, GanStrategy, Weighing
 from strategies.detection import Rule, Standing, judge, rule_of
@@ -67,16 +67,13 @@ class FedInspect(FedDetect):
         defence, data = brief.config.defence, brief.dataset
         self.rule = Rule("calibrated", defence.decay, defence.warmup, defence.false_flags, "peak")
         self.read = READINGS["peak"].of
-        self.shape = spec(brief.config, channels=data.channels, classes=len(data.class_names))
-        self.labels = np.arange(INSPECTED) % self.shape.classes
+        self.channels, self.classes = data.channels, len(data.class_names)
+        self.labels = np.arange(INSPECTED) % self.classes
         self.seen: dict[int, list[np.ndarray]] = {}
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
         seed = address_seed(self.seed, "inspect", number)
-        drawn = [
-            generate(generator_arrays(fit.arrays), self.shape, self.labels, seed=seed, statistics="local")
-            for fit in fits
-        ]
+        drawn = [self._draw(fit, seed) for fit in fits]
         apart = deviations(class_means(drawn, self.labels))
         for fit, deviation in zip(fits, apart, strict=True):
             self.seen[fit.partition] = [*self.seen.get(fit.partition, []), deviation[None]][-WINDOW:]
@@ -87,6 +84,10 @@ class FedInspect(FedDetect):
             for fit in fits
         ]
         return super().weigh(number, told)
+
+    def _draw(self, fit: Fit, seed: int) -> Images:
+        arrays = generator_arrays(fit.arrays)
+        return sample(self.config, arrays, self.labels, channels=self.channels, classes=self.classes, seed=seed)
 
 
 class Oracle(GanStrategy):
@@ -132,12 +133,40 @@ class Robust(GanStrategy):
         return reduced.update, Weighing(dict(shares))
 
 
+class Private(GanStrategy):
+    """The noised mean of clipped updates: hides that one client took part (``fedsec.privacy.noise``).
+
+    Divided by how many are expected, never by how many answered. With ``privacy.noised-by = 'clients'`` the replies
+    carry the noise already. Losses that clients report stay in the log, outside the guarantee.
+    """
+
+    releases_always = True
+
+    def __init__(self, brief: Brief) -> None:
+        super().__init__(brief)
+        privacy = brief.config.privacy
+        self.expected = expected(brief.config.train, len(self.nodes))
+        self.clipping = ClipState(privacy.bound, count_noise(self.expected, privacy.noise))
+
+    def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
+        privacy, rng = self.config.privacy, stream(self.secret, "privacy", "round", number)
+        weighing = self.weigh(number, fits) if fits else Weighing({})
+        if privacy.noised_by == "clients":
+            return updates.sum(axis=0) / self.expected, weighing
+        if self.config.defence.name == "dp-fixed":
+            return fixed(updates, privacy.bound, privacy.noise, rng, self.expected), weighing
+        update, self.clipping = adaptive(updates, self.clipping, privacy.noise, rng, self.expected)
+        return update, weighing
+
+
 STRATEGIES: dict[str, type[GanStrategy]] = {
     "fed-avg": FedAvg,
     "fed-detect": FedDetect,
     "oracle": Oracle,
     "fed-inspect": FedInspect,
     **dict.fromkeys(set(REDUCERS) - {"mean"}, Robust),
+    "dp-fixed": Private,
+    "dp-adaptive": Private,
 }
 
 

@@ -19,12 +19,21 @@ LAYERS: list[set[str]] = [
         "fedsec.sections",
         "fedsec.config",
     },
-    {"fedsec.weights", "fedsec.models", "fedsec.datasets"},
+    {"fedsec.weights"},
+    {"fedsec.privacy", "fedsec.models", "fedsec.datasets"},
     {"fedsec.attacks", "fedsec.metrics", "fedsec.reports"},
-    {"fedsec.records", "fedsec.runs"},
+    {"fedsec.records", "fedsec.runs", "fedsec.experiment", "fedsec.matrix"},
     {"strategies", "clients"},
     {"fedsec.server_app", "fedsec.client_app"},
-    {"fedsec.launch", "fedsec.progress", "fedsec.doctor", "fedsec.cli", "benchmarks", "experiments"},
+    {
+        "fedsec.launch",
+        "fedsec.progress",
+        "fedsec.matrix_run",
+        "fedsec.doctor",
+        "fedsec.cli",
+        "benchmarks",
+        "experiments",
+    },
 ]
 FLOWER_DOORS = {"fedsec.records", "fedsec.server_app", "fedsec.client_app", "strategies", "clients", "benchmarks"}
 TORCHLESS = {
@@ -35,6 +44,9 @@ TORCHLESS = {
     "fedsec.types",
     "fedsec.seeds",
     "fedsec.runs",
+    "fedsec.privacy",
+    "fedsec.experiment",
+    "fedsec.matrix",
 }
 TORCHLESS_MODULES = {
     "strategies.reducers",
@@ -42,7 +54,6 @@ TORCHLESS_MODULES = {
     "strategies.geometry",
     "strategies.detection",
     "strategies.calibration",
-    "strategies.privacy",
 }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
 
+from fedsec.config import RunConfig
 from fedsec.models.dcgan import GanSpec, Generator
-from fedsec.models.training import load_network
+from fedsec.models.training import load_network, spec
 from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Images, Labels
 
@@ -25,6 +28,23 @@ def balanced_labels(train_labels: Labels, count: int) -> Labels:
         labels[i] = int(np.argmax(shares * (i + 1) - given))
         given[labels[i]] += 1
     return labels
+
+
+def sample(
+    config: RunConfig, arrays: Arrays, labels: Labels, *, channels: int, classes: int, seed: int, device: str = "cpu"
+) -> Images:
+    """Images (n, c, s, s) for ``labels`` from a generator of any family, on the latents of ``seed``."""
+    return SAMPLERS[config.gan.family](config, arrays, labels, channels, classes, seed, device)
+
+
+def _dcgan(
+    config: RunConfig, arrays: Arrays, labels: Labels, channels: int, classes: int, seed: int, device: str
+) -> Images:
+    shape = spec(config, channels=channels, classes=classes)
+    return generate(arrays, shape, labels, seed=seed, statistics=config.gan.statistics, device=device)
+
+
+SAMPLERS: dict[str, Callable[..., Images]] = {"dcgan": _dcgan}
 
 
 @torch.no_grad()

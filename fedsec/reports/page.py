@@ -18,6 +18,7 @@ from fedsec.reports.verdict import verdict
 from fedsec.types import Scalar
 
 REPORT = "report.html"
+EPSILONS = ("epsilon-client", "epsilon-image")
 MOST_BARS = 40
 """Clients up to which the split is drawn as bars; above it stands in numbers only."""
 
@@ -38,6 +39,7 @@ def write_report(folder: Path) -> Path:
             _split(record),
             gallery(record, folder),
             *client_sections(record),
+            _privacy(record),
             score_table(record),
             score_curves(record),
             utility_curves(record),
@@ -144,6 +146,17 @@ def _side(record: RunRecord, counts: tuple[tuple[int, ...], ...], names: tuple[s
         return "", numbers
     key = figures.legend([(figures.class_look(i), inert(name)) for i, name in enumerate(names)], filled=True)
     return f"<div>{figure(figures.stacked_counts(counts, guilty, title=title), title)}{key}</div>", numbers
+
+
+def _privacy(record: RunRecord) -> str:
+    """What each arm guarantees, in words. An arm that noises nothing guarantees nothing, and is told so."""
+    rows = []
+    for arm in record.header.arms:
+        finals = [cell.final() for (its, _), cell in record.finished().items() if its == arm]
+        told = [final[name].score.reason for final in finals for name in EPSILONS if name in final]
+        texts = list(dict.fromkeys(told)) or ["no guarantee" if finals else "not finished"]
+        rows.append((inert(arm), "<br>".join(inert(text, 600) for text in texts)))
+    return section("Differential privacy", table("What each arm guarantees", ("arm", "guarantee"), rows))
 
 
 def _provenance(record: RunRecord, name: str) -> str:

@@ -24,9 +24,9 @@ from fedsec.models.private import (
     train_private_round,
 )
 from fedsec.models.training import Pair, network_arrays, spec
+from fedsec.privacy.accounting import Accountant, Poisson
 from fedsec.seeds import stream
 from fedsec.types import Rows
-from strategies.privacy import Accountant, Poisson
 
 SHAPE = GanSpec(32, 3, 2, width=8)
 CONFIG = RunConfig.from_flat({"train.steps": 3, "train.batch": 8, "gan.width": 8})

@@ -13,25 +13,19 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from fedsec.errors import ConfigError
-from fedsec.seeds import stream
-from fedsec.types import Vector
-from strategies.privacy import (
+from fedsec.privacy.accounting import FULL, LARGEST_DELTA, MOST_ROUNDS, Accountant, FixedSize, Poisson, default_delta
+from fedsec.privacy.noise import (
     BOUNDS,
-    FULL,
-    LARGEST_DELTA,
-    MOST_ROUNDS,
-    Accountant,
     ClipState,
-    FixedSize,
-    Poisson,
     adaptive,
     client_side,
     clip,
     count_noise,
-    default_delta,
     fixed,
     update_multiplier,
 )
+from fedsec.seeds import stream
+from fedsec.types import Vector
 
 ADD_OR_REMOVE, REPLACE = dp.NeighboringRelation.ADD_OR_REMOVE_ONE, dp.NeighboringRelation.REPLACE_ONE
 SETTINGS = [

@@ -1,0 +1,126 @@
+"""What a site trains for one round, from arrays to arrays, whatever the model family. LEARNERS is the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from fedsec.config import FIRST_STEPS, RunConfig
+from fedsec.models.private import Noise, private_pair, train_private_round
+from fedsec.models.training import (
+    Pair,
+    load_network,
+    load_optimiser,
+    network_arrays,
+    new_pair,
+    optimiser_arrays,
+    spec,
+    train_round,
+)
+from fedsec.types import Arrays, Rows
+from fedsec.weights import shared_arrays
+
+
+class Learner(Protocol):
+    """The networks of one site with their optimisers, alive for one round. Equal seeds start from equal weights.
+
+    ``shared``: what travels, named, in an order of its own. ``load``: takes what came from the server, and what this
+    site kept ({} at first). ``kept``: what the site keeps. ``train``: one round on ``rows``; the losses it reports.
+    """
+
+    def load(self, shared: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> None: ...
+    def train(self, rows: Rows, *, seed: int) -> dict[str, float]: ...
+    def shared(self) -> Arrays: ...
+    def kept(self) -> Arrays: ...
+
+
+class GanLearner:
+    """A generator against a discriminator of the site's own; with ``gan.share = 'both'`` both travel.
+
+    Kept: discriminator, both Adam states, local BatchNorm statistics.
+    """
+
+    def __init__(self, config: RunConfig, *, channels: int, classes: int, seed: int, device: str) -> None:
+        self.config, self.device, self.seed = config, device, seed
+        self.shape = spec(config, channels=channels, classes=classes)
+        self.pair = self.fresh()
+
+    def fresh(self) -> Pair:
+        return new_pair(self.config, self.shape, seed=self.seed, device=self.device)
+
+    def load(self, shared: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> None:
+        pair = self.pair
+        if kept:
+            load_network(pair.generator, _under("buffers", kept))
+            load_network(pair.discriminator, _under("discriminator", kept))
+            load_optimiser(pair.generator_optimiser, _under("g-adam", kept))
+            load_optimiser(pair.discriminator_optimiser, _under("d-adam", kept))
+        load_network(pair.generator, _under("generator", shared))
+        load_network(pair.discriminator, _under("discriminator", shared))
+
+    def train(self, rows: Rows, *, seed: int) -> dict[str, float]:
+        losses = train_round(self.pair, rows, self.config, seed=seed, device=self.device)
+        return {
+            **told(losses.generator),
+            "d-loss": float(np.mean(losses.discriminator)),
+            "d-loss-last": losses.discriminator[-1],
+        }
+
+    def shared(self) -> Arrays:
+        pair = self.pair
+        return shared_arrays(self.config.gan, network_arrays(pair.generator), network_arrays(pair.discriminator))
+
+    def kept(self) -> Arrays:
+        pair = self.pair
+        buffers = {name: value.detach().cpu().numpy().copy() for name, value in pair.generator.named_buffers()}
+        return {
+            **_prefixed("buffers", buffers),
+            **_prefixed("discriminator", network_arrays(pair.discriminator)),
+            **_prefixed("g-adam", optimiser_arrays(pair.generator_optimiser)),
+            **_prefixed("d-adam", optimiser_arrays(pair.discriminator_optimiser)),
+        }
+
+
+class PrivateGanLearner(GanLearner):
+    """A GanLearner whose discriminator is trained by DP-SGD (``fedsec.models.private``); reports generator losses only.
+
+    ``rows`` must hold each image once, and ``seed`` must be the site's secret.
+    """
+
+    def fresh(self) -> Pair:
+        return private_pair(self.config, self.shape, seed=self.seed, device=self.device)
+
+    def train(self, rows: Rows, *, seed: int) -> dict[str, float]:
+        privacy = self.config.privacy
+        noise = Noise(privacy.image_bound, privacy.image_noise, self.config.train.batch)
+        return told(train_private_round(self.pair, rows, self.config, noise, seed=seed, device=self.device))
+
+
+def told(losses: tuple[float, ...]) -> dict[str, float]:
+    """Generator losses as reported: epoch mean, last batch (which the released FedDetect reads), and over the
+    FIRST_STEPS, while the generator is still nearly the server's."""
+    return {
+        "g-loss": float(np.mean(losses)),
+        "g-loss-last": losses[-1],
+        "g-loss-first": float(np.mean(losses[:FIRST_STEPS])),
+    }
+
+
+LEARNERS: dict[str, Callable[..., Learner]] = {"dcgan": GanLearner, "private dcgan": PrivateGanLearner}
+
+
+def new_learner(config: RunConfig, *, channels: int, classes: int, seed: int, device: str) -> Learner:
+    """The learner that ``gan.family`` names, private when ``privacy.image-bound`` says so."""
+    name = f"{'private ' if config.privacy.images else ''}{config.gan.family}"
+    learner: Learner = LEARNERS[name](config, channels=channels, classes=classes, seed=seed, device=device)
+    return learner
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return {name[len(prefix) + 1 :]: value for name, value in arrays.items() if name.startswith(f"{prefix}.")}
+
+
+def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}
