@@ -33,7 +33,7 @@ from strategies.geometry import (
 WEISZFELD = 100
 """Steps to the geometric median. The source takes a few, since each asks all clients; here one costs n^2."""
 SMOOTHING = 1e-6
-"""Distances to the centre count as at least this part of a typical one between updates (the source: 1e-6 itself)."""
+"""Distances to the centre count as at least this part of a typical one; in the source's code as 1e-6 or 1e-5 itself."""
 CLIPPINGS = 5
 """Inner iterations of centred clipping."""
 ALIKE = 1e-9
@@ -135,7 +135,8 @@ def krum(updates: Updates, situation: Situation) -> Reduced:
 def multi_krum(updates: Updates, situation: Situation) -> Reduced:
     """Mean of the m updates with the lowest Krum scores (Blanchard et al. 2017), scored once, m = n - f - 2.
 
-    The source leaves m open; up to this one El Mhamdi et al. 2019 (arXiv 1905.04374) prove resilience.
+    Departures: the source picks one after the other and has no proof for scoring once; reproductions take m = n - f, El
+    Mhamdi et al. 2019 (arXiv 1905.04374) and their code this m.
     """
     n, f = len(updates), situation.n_byzantine
     check("multi-krum", n, f)
@@ -192,9 +193,9 @@ def centred_clipping(updates: Updates, situation: Situation) -> Reduced:
     """Centred clipping (Karimireddy, He, Jaggi 2021): from ``previous``, move by the mean of the differences to the
     updates, each clipped to a radius; CLIPPINGS times.
 
-    Departures: the radius, which the source tunes, is the median distance to the present centre in each iteration; it
-    is honest for n > 2f. Differences are clipped, not worker momenta: clients send updates of many steps. All
-    iterations run on one matrix of distances.
+    Departures: the radius, a constant in the source's released runs, is the median distance to the present centre in
+    each iteration; it is honest for n > 2f. They take 1 to 3 iterations. Differences are clipped, not worker momenta:
+    clients send updates of many steps. All iterations run on one matrix of distances.
     """
     n = len(updates)
     check("centred-clipping", n, situation.n_byzantine)
@@ -224,7 +225,7 @@ def norm_clipping(updates: Updates, situation: Situation) -> Reduced:
 
 
 def foolsgold(updates: Updates, situation: Situation) -> Reduced:
-    """FoolsGold (Fung et al. 2020, Alg. 1): clients whose totals point the same way lose weight, with pardoning of the
+    """FoolsGold (Fung et al. 2020): clients whose totals point the same way lose weight, with pardoning of the
     honest ones and the logit at confidence 1. Against groups alone: a lone attacker keeps its full weight.
 
     Departures: all parameters count alike, since a generator has no indicative features; weights are normalised to

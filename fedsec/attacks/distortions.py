@@ -26,7 +26,7 @@ class Warp:
     columns: Features
 
     def stamp(self, images: Images) -> Images:
-        """Fetch every pixel from a slightly displaced place, bilinearly (Nguyen & Tran 2021, eqs. 2-3)."""
+        """Fetch every pixel from a slightly displaced place, bilinearly (Nguyen & Tran 2021)."""
         from scipy import ndimage
 
         where = np.stack([self.rows, self.columns])
@@ -62,7 +62,7 @@ class Frequency:
     half: int
 
     def stamp(self, images: Images) -> Images:
-        """Mix low-frequency amplitudes with the trigger picture's, keep the phase (FIBA, Feng et al. 2022, eq. 4)."""
+        """Mix low-frequency amplitudes with the trigger picture's, keep the phase (FIBA, Feng et al. 2022)."""
         levels = (images.astype(np.float64) + 1) * 127.5
         spectrum = np.fft.fftshift(np.fft.fft2(levels), axes=(2, 3))
         amplitude, phase = np.abs(spectrum), np.angle(spectrum)

@@ -109,7 +109,7 @@ def blended(attack: Attack, *, size: int, channels: int) -> Patch:
 
 
 def part(whole: Patch, index: int, parts: int) -> Patch:
-    """The share of attacker ``index`` of ``parts`` in a trigger cut into columns (DBA, Xie et al. 2020, fig. 1).
+    """The share of attacker ``index`` of ``parts`` in a trigger cut into columns (after DBA, Chulin Xie et al. 2020).
 
     With more attackers than columns some share one.
     """

@@ -46,7 +46,10 @@ class Known:
 
 
 def scale(known: Known) -> Updates:
-    """Own update times n / m: under plain averaging the model becomes theirs (Bagdasaryan et al. 2020, eq. 3)."""
+    """Own update times n / m: under plain averaging the model becomes theirs (Bagdasaryan et al. 2020).
+
+    Several attackers share the factor, which in the source one client has: n / m each.
+    """
     return np.asarray((known.strength or known.clients / len(known.own)) * known.own)
 
 
@@ -65,7 +68,7 @@ def gaussian(known: Known) -> Updates:
 
 
 def alie(known: Known) -> Updates:
-    """Mean - z deviations, all alike: as far as z lets them hide in the majority (Baruch et al. 2019, alg. 3).
+    """Mean - z deviations, all alike: as far as z lets them hide in the majority (Baruch et al. 2019).
 
     z = Phi^-1((n - m - s) / (n - m)), s = floor(n / 2 + 1) - m, and 0 where that is negative: few clients leave no
     room (one attacker of four: they send the mean). Mean and deviation are of all updates seen; the source's attackers
@@ -86,14 +89,14 @@ def alie_z(clients: int, attackers: int) -> float:
 
 
 def ipm(known: Known) -> Updates:
-    """-eps times the honest mean (Xie et al. 2020, eq. 4); eps = 2 (n - m) / m turns the plain mean around."""
+    """-eps times the honest mean (Cong Xie et al. 2020); eps = 2 (n - m) / m turns the plain mean around."""
     honest = max(1, known.clients - len(known.own))
     return _all_alike(known, -(known.strength or 2 * honest / len(known.own)) * known.honest.mean(axis=0))
 
 
 def min_max(known: Known) -> Updates:
     """Mean - g deviations, g the largest for which no honest update is further away than two honest ones are from each
-    other (Shejwalkar & Houmansadr 2021, eq. 8, inverse standard deviation).
+    other (Shejwalkar & Houmansadr 2021, inverse standard deviation).
 
     Departure: g is the root of a quadratic, exact, where the source searches for it by halving steps.
     """
@@ -102,7 +105,10 @@ def min_max(known: Known) -> Updates:
 
 
 def min_sum(known: Known) -> Updates:
-    """The same with the sum of squared distances, at most the largest such sum of an honest update (eq. 9)."""
+    """The same with the sum of squared distances, at most the largest such sum of an honest update.
+
+    The released code of the source takes the smallest such sum.
+    """
     limit = _pairwise(known.honest).sum(axis=1).max()
     return _shifted(
         known,
@@ -116,7 +122,8 @@ def mimic(known: Known) -> Updates:
     """All copy the honest client i of the largest |z . h_i|, z the direction of largest variance (Karimireddy et al.
     2022). There is no factor.
 
-    Departure: the source finds z and i over its first rounds and then keeps to i; here both are the round's own.
+    Departures: the source finds z and i over its first rounds and then keeps to i, here both are the round's own; its
+    released code takes z . h_i with its sign.
     """
     centred = known.honest - known.honest.mean(axis=0)
     _, vectors = np.linalg.eigh(centred @ centred.T)
@@ -125,10 +132,11 @@ def mimic(known: Known) -> Updates:
 
 
 def free_rider(known: Known) -> Updates:
-    """The last change of the global model and a little noise, without any training (Lin et al. 2019: delta weights).
+    """The last change of the global model and a little noise, without any training (advanced delta weights of Lin et
+    al. 2019).
 
-    The noise's deviation is ``strength`` times that of the change, the same in every round; the sources fix it in
-    weights (Lin et al.) or let it shrink over the rounds (Fraboni et al. 2021). Zeros in the first round.
+    The noise's deviation is ``strength`` times that of the change, the same in every round; the source fixes it in
+    weights. Free-riders of Fraboni et al. 2021 send shrinking noise and no change at all. Zeros in the first round.
     """
     noise = (known.strength or DISGUISE) * known.previous.std() * known.rng.standard_normal(known.own.shape)
     return np.asarray(known.previous + noise)
@@ -151,11 +159,11 @@ UPDATES: dict[str, UpdateAttack] = {
     "sign-flip": UpdateAttack(sign_flip, "own update", "Li et al. 2019, RSA"),
     "gaussian": UpdateAttack(gaussian, "own update", "after Blanchard et al. 2017, of honest length"),
     "alie": UpdateAttack(alie, "all updates", "Baruch et al. 2019, a little is enough"),
-    "ipm": UpdateAttack(ipm, "all updates", "Xie et al. 2020, inner product manipulation"),
+    "ipm": UpdateAttack(ipm, "all updates", "Cong Xie et al. 2020, inner product manipulation"),
     "min-max": UpdateAttack(min_max, "all updates", "Shejwalkar & Houmansadr 2021, Min-Max"),
     "min-sum": UpdateAttack(min_sum, "all updates", "Shejwalkar & Houmansadr 2021, Min-Sum"),
     "mimic": UpdateAttack(mimic, "all updates", "Karimireddy et al. 2022, mimic"),
-    "free-rider": UpdateAttack(free_rider, "own update", "Lin et al. 2019; Fraboni et al. 2021"),
+    "free-rider": UpdateAttack(free_rider, "own update", "Lin et al. 2019, advanced delta weights"),
 }
 
 

@@ -79,7 +79,7 @@ class FixedSize:
 
 
 def default_delta(clients: int) -> float:
-    """n^-1.1 (McMahan et al. 2018, table 1), but at most LARGEST_DELTA.
+    """n^-1.1 (after McMahan et al. 2018), but at most LARGEST_DELTA.
 
     Departure: publishing one of n clients picked at random is (0, 1/n)-private, so delta must lie well below 1/n, and
     for few clients n^-1.1 does not: for four it is 0.22.

@@ -56,7 +56,7 @@ def clip(update: Vector, bound: float) -> Vector:
 def fixed(
     updates: Updates, bound: float, noise_multiplier: float, rng: np.random.Generator, denominator: float
 ) -> Vector:
-    """(sum of clipped rows + N(0, (z bound)^2)) / denominator, z = noise_multiplier (McMahan et al. 2018, alg. 1, f_f).
+    """(sum of clipped rows + N(0, (z bound)^2)) / denominator, z = noise_multiplier (McMahan et al. 2018, f_f).
 
     ``updates``: (n, d), n = 0 allowed: a round that nobody answered releases its noise like any other.
     ``denominator``: how many are expected, from enrolment (``expected`` of the sampling); dividing by what arrived
@@ -94,7 +94,7 @@ class ClipState:
 
 
 def count_noise(expected: float, noise_multiplier: float) -> float:
-    """Default sigma_b: a twentieth of the clients expected (Andrew et al. 2021, sec. 3.1), but at least z.
+    """Default sigma_b: a twentieth of the clients expected (Andrew et al. 2021), but at least z.
 
     Departure: the paper's cohorts count hundreds; with few clients expected / 20 falls below z / 2, where no noise on
     the updates is enough. At sigma_b = z the updates take 15 % more noise.
@@ -120,7 +120,7 @@ def update_multiplier(noise_multiplier: float, count_noise: float) -> float:
 def adaptive(
     updates: Updates, state: ClipState, noise_multiplier: float, rng: np.random.Generator, denominator: float
 ) -> tuple[Vector, ClipState]:
-    """One round of adaptive clipping (Andrew et al. 2021, alg. 1): (the noised average, the state of the next round).
+    """One round of adaptive clipping (Andrew et al. 2021): (the noised average, the state of the next round).
 
     The rows are clipped to ``state.bound`` and averaged as in ``fixed``, with z_delta. Then bound *= exp(-rate (b -
     quantile)), b = 1/2 + (sum of (1[norm <= bound] - 1/2) + N(0, sigma_b^2)) / denominator. Centred by 1/2, a client
