@@ -8,12 +8,13 @@ DATA    ?= phantom
 SET     ?=
 FILES   := fedsec strategies clients tests benchmarks
 
-.PHONY: help setup test check format lock experiment-isic bench clean
+.PHONY: help setup test check format lock experiment-isic experiment-chestx bench clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make experiment-isic [DATA=dir] [OUT=dir] [PROFILE=quick|full|large|paper] [SET="key=value ..."]'
+	@echo '  make experiment-chestx [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
 
 setup: .venv/.ready  ## make .venv from the lock, with compiled bytecode
 
@@ -44,6 +45,9 @@ lock: setup  ## write requirements.lock anew from pyproject.toml
 
 experiment-isic: setup  ## federated lesion GAN: attack and FedDetect, with a report
 	$(BIN)/fedsec run experiments/isic.toml --profile $(PROFILE) data.source="$(DATA)" run.out="$(OUT)" $(SET)
+
+experiment-chestx: setup  ## federated chest radiograph GAN: attack and defences, with a report
+	$(BIN)/fedsec run experiments/chestx.toml --profile $(PROFILE) data.source="$(DATA)" run.out="$(OUT)" $(SET)
 
 bench: setup  ## measure speed and memory on this machine; writes BENCH.json
 	$(BIN)/python -m benchmarks.bench

@@ -53,7 +53,7 @@ class Matrix:
         config = RunConfig.from_flat(self.base)
         arms: dict[str, str] = {}
         pairs: dict[tuple[str, str], str] = {}
-        for defence in (*self.defences, ORACLE):
+        for defence in dict.fromkeys((PLAIN, ORACLE, *self.defences)):
             for attack in self.attacks:
                 name = f"{attack}+{defence}"
                 its = replace(config, run=replace(config.run, arms=json.dumps({name: self.overrides(attack, defence)})))

@@ -104,6 +104,13 @@ def test_the_isic_experiment_parses_in_every_profile(profile: str) -> None:
     assert all(config.arm(name).data == config.data for name in config.arms)
 
 
+@pytest.mark.parametrize("profile", ["", "quick", "full", "large"])
+def test_the_chestx_experiment_parses_in_every_profile(profile: str) -> None:
+    config = read_experiment(ROOT / "experiments" / "chestx.toml", profile, ["data.source=phantom"])
+    assert {"vanilla", "attack", "attack+fed-inspect"} <= set(config.arms)
+    assert (config.data.modality, config.gan.mirror) == ("chest", False)
+
+
 def test_overrides_beat_profile_and_file(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text(
