@@ -216,6 +216,8 @@ def _detection_checks(config: RunConfig) -> list[str]:
 def _family_checks(config: RunConfig) -> list[str]:
     mistakes = []
     if config.gan.family == "diffusion":
+        if config.gan.width % 16:
+            mistakes.append(f"gan.width = {config.gan.width}: a denoiser's must be a multiple of 16")
         adversarial = {"gan.loss": config.gan.loss, "gan.augment": config.gan.augment, "gan.share": config.gan.share}
         usual = Gan()
         odd = [

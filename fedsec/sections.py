@@ -44,6 +44,7 @@ class Gan:
         "none", meaning="differentiable augmentation of what D sees"
     )
     mirror: bool = setting(True, meaning="train on each image and its mirror image (not for chests)")
+    denoising: int = setting(25, between(1, 1000), meaning="diffusion: steps from noise to an image")
     latent: int = setting(64, at_least(1), meaning="length of z")
     width: int = setting(32, at_least(4), meaning="channels at the highest resolution")
     share: Literal["generator", "both"] = setting("generator", meaning="which networks are averaged")

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from fedsec.config import FIRST_STEPS, RunConfig
+from fedsec.models.diffusion import DiffusionSpec, new_denoiser, train_diffusion_round
 from fedsec.models.private import Noise, private_pair, train_private_round
 from fedsec.models.training import (
     Pair,
@@ -98,9 +100,34 @@ class PrivateGanLearner(GanLearner):
         return told(train_private_round(self.pair, rows, self.config, noise, seed=seed, device=self.device))
 
 
+class DiffusionLearner:
+    """A denoiser (``fedsec.models.diffusion``) as the whole generator. Kept: its Adam state. Nothing else exists."""
+
+    def __init__(self, config: RunConfig, *, channels: int, classes: int, seed: int, device: str) -> None:
+        self.config, self.device = config, device
+        shape = DiffusionSpec(config.data.size, channels, classes, config.gan.width)
+        self.network = new_denoiser(shape, seed=seed).to(device)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), config.train.lr, (config.train.beta1, 0.999))
+
+    def load(self, shared: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> None:
+        load_network(self.network, _under("generator", shared))
+        if kept:
+            load_optimiser(self.optimiser, _under("g-adam", kept))
+
+    def train(self, rows: Rows, *, seed: int) -> dict[str, float]:
+        losses = train_diffusion_round(self.network, self.optimiser, rows, self.config, seed=seed, device=self.device)
+        return told(losses)
+
+    def shared(self) -> Arrays:
+        return _prefixed("generator", network_arrays(self.network))
+
+    def kept(self) -> Arrays:
+        return _prefixed("g-adam", optimiser_arrays(self.optimiser))
+
+
 def told(losses: tuple[float, ...]) -> dict[str, float]:
-    """Generator losses as reported: epoch mean, last batch (which the released FedDetect reads), and over the
-    FIRST_STEPS, while the generator is still nearly the server's."""
+    """What is reported of the generator's (the denoiser's) losses: epoch mean, last batch, which the released FedDetect
+    reads, and mean over the FIRST_STEPS, while the generator is still nearly the server's."""
     return {
         "g-loss": float(np.mean(losses)),
         "g-loss-last": losses[-1],
@@ -108,7 +135,11 @@ def told(losses: tuple[float, ...]) -> dict[str, float]:
     }
 
 
-LEARNERS: dict[str, Callable[..., Learner]] = {"dcgan": GanLearner, "private dcgan": PrivateGanLearner}
+LEARNERS: dict[str, Callable[..., Learner]] = {
+    "dcgan": GanLearner,
+    "private dcgan": PrivateGanLearner,
+    "diffusion": DiffusionLearner,
+}
 
 
 def new_learner(config: RunConfig, *, channels: int, classes: int, seed: int, device: str) -> Learner:

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedsec.config import RunConfig
 from fedsec.models.dcgan import GanSpec, Generator
+from fedsec.models.diffusion import DiffusionSpec, generate_diffusion
 from fedsec.models.training import load_network, spec
 from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Images, Labels
@@ -44,7 +45,14 @@ def _dcgan(
     return generate(arrays, shape, labels, seed=seed, statistics=config.gan.statistics, device=device)
 
 
-SAMPLERS: dict[str, Callable[..., Images]] = {"dcgan": _dcgan}
+def _diffusion(
+    config: RunConfig, arrays: Arrays, labels: Labels, channels: int, classes: int, seed: int, device: str
+) -> Images:
+    shape = DiffusionSpec(config.data.size, channels, classes, config.gan.width)
+    return generate_diffusion(arrays, shape, labels, seed=seed, steps=config.gan.denoising, device=device)
+
+
+SAMPLERS: dict[str, Callable[..., Images]] = {"dcgan": _dcgan, "diffusion": _diffusion}
 
 
 @torch.no_grad()
