@@ -44,7 +44,7 @@ def client_sections(record: RunRecord) -> tuple[str, str]:
         key,
         plots([drawn for (_, seed), drawn in mean.items() if seed == first]),
         details("Other seeds", plots([drawn for (_, seed), drawn in mean.items() if seed != first])),
-        details("What FedDetect read of them", plots(list(read.values()))),
+        details("What the defence read of them", plots(list(read.values()))),
         details("Discriminator losses", plots([drawn for drawn in other.values() if drawn])),
     )
     told = f"Share of each client in the server's average. A triangle at the bottom: below {figures.FLOOR:g}, or zero."

@@ -97,11 +97,12 @@ def _what_was_run(record: RunRecord) -> str:
     for arm in record.header.arms:
         its, own = role(record.header, arm), overrides(record.header, arm)
         settings = "<br>".join(_code(f"{key} = {value}") for key, value in own.items()) or "–"
-        arms.append((inert(arm), "attacked" if its.attacked else "clean", inert(its.defence), settings))
+        does = "<br>".join(inert(line) for line in its.threat) or "honest"
+        arms.append((inert(arm), does, inert(its.defence), settings))
     head = ("key", "value", "default", "meaning")
     return section(
         "What was run",
-        table("Arms", ("arm", "clients", "defence", "its own settings"), arms),
+        table("Arms", ("arm", "malicious clients", "defence", "its own settings"), arms),
         table("Settings that differ from the defaults, for every arm", head, changed)
         if changed
         else paragraph("All settings are the defaults."),

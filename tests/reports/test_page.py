@@ -24,6 +24,7 @@ ORDER = [
     "Generated images",
     "Losses of the clients",
     "Weights of the clients",
+    "Differential privacy",
     "Final scores",
     "Scores over rounds",
     "Utility of the synthetic images",
@@ -134,7 +135,7 @@ def test_drawn_again_it_is_the_same_bytes_anywhere(finished_run: Path, report: s
 
 
 def test_a_defended_arm_shows_what_its_defence_read(report: str) -> None:
-    assert "What FedDetect read of them" in report
+    assert "What the defence read of them" in report
     assert report.count("what the defence reads, arm attack+fed-detect, seed") >= 1
     assert "what the defence reads, arm vanilla" not in report
 
@@ -151,7 +152,7 @@ def test_one_seed_says_that_there_is_no_interval(tmp_path: Path) -> None:
     assert "One seed: there is no interval" in text
     assert "No sample grid was written." in text
     assert "Other seeds" not in text
-    assert "What FedDetect read" not in text, "no arm has a defence that reads"
+    assert "What the defence read" not in text, "no arm has a defence that reads"
 
 
 def test_a_run_that_only_started(tmp_path: Path) -> None:

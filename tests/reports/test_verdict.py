@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsec.attacks.threat import threat
+from fedsec.config import Attack
 from fedsec.reports import runlog
 from fedsec.reports.record import Header
 from fedsec.reports.roles import Role, role
@@ -143,7 +145,7 @@ def test_a_role_comes_from_the_settings_and_not_from_the_name(tmp_path: Path) ->
     header = runlog.read(tmp_path).header
     arms = {"good": {"attack.name": "patch", "attack.malicious": "1,3"}, "attack": {"defence.name": "oracle"}}
     renamed = Header(**{**vars(header), "config": {**header.config, "run.arms": json.dumps(arms)}})
-    assert role(renamed, "good") == Role(True, "fed-avg", (1, 3), "patch")
+    assert role(renamed, "good") == Role(True, "fed-avg", (1, 3), "patch", tuple(threat(Attack("patch"))))
     assert role(renamed, "attack") == Role(False, "oracle", (), "patch")
     assert not role(renamed, "attack").defended
 

@@ -1,0 +1,40 @@
+"""What the malicious clients of a configuration do, and what they have to know for it, in words."""
+
+from __future__ import annotations
+
+from fedsec.attacks.reports import REPORTS
+from fedsec.attacks.updates import UPDATES
+from fedsec.config import Attack
+
+IMAGES = {
+    "patch": "stamp a patch on their images (Jin & Li 2023; Gu et al. 2017)",
+    "distributed": "stamp a part of a patch each on their images (after DBA, Chulin Xie et al. 2020)",
+    "blended": "mix a texture into their images (Chen et al. 2017)",
+    "warp": "warp their images (WaNet, Nguyen & Tran 2021)",
+    "frequency": "mix low-frequency amplitudes of a picture into their images (FIBA, Feng et al. 2022)",
+    "label-flip": "give every image the next label (Biggio et al. 2012)",
+    "noise-images": "train on noise in place of their images",
+    "out-of-distribution": "train on pictures of another world in place of their images",
+}
+"""What each data attack does. All know their own data and nothing else."""
+
+
+def threat(attack: Attack) -> list[str]:
+    """A line for each thing they do; none when nobody attacks."""
+    lines = []
+    if attack.name != "none":
+        share = "" if attack.fraction == 1 else f", {attack.fraction:.0%} of them"
+        lines.append(f"{IMAGES[attack.name]}{share}; they know their own images")
+    if attack.update != "none":
+        update = UPDATES[attack.update]
+        seen = {"own update": "their own updates", "all updates": "every client's update of the round"}[update.knows]
+        lines.append(f"send an update of {attack.update} ({update.source}); they know {seen}")
+    if attack.report != "honest":
+        report = REPORTS[attack.report]
+        seen = {
+            "all reports": "every client's reported losses of the round",
+            "last round's median": "the losses reported last round",
+            "nothing": "nothing",
+        }[report.knows]
+        lines.append(f"report as their losses {report.meaning}; they know {seen}")
+    return lines

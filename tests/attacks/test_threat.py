@@ -1,0 +1,32 @@
+"""Every attack says what it does and what it has to know."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedsec.attacks.poison import POISONS
+from fedsec.attacks.reports import REPORTS
+from fedsec.attacks.threat import IMAGES, threat
+from fedsec.attacks.updates import UPDATES
+from fedsec.config import Attack
+
+EVERY = [("name", name) for name in POISONS] + [("update", name) for name in UPDATES]
+EVERY += [("report", name) for name in REPORTS]
+
+
+def test_every_data_attack_has_its_words() -> None:
+    assert set(IMAGES) == set(POISONS)
+
+
+@pytest.mark.parametrize(("key", "name"), EVERY)
+def test_an_attack_says_what_it_knows(key: str, name: str) -> None:
+    (line,) = threat(Attack(**{key: name}))  # type: ignore[arg-type]
+    assert "they know " in line
+
+
+def test_attacks_that_combine_are_all_told_and_the_honest_say_nothing() -> None:
+    assert threat(Attack()) == []
+    lines = threat(Attack(name="patch", update="scale", report="median", fraction=0.25))
+    assert len(lines) == 3
+    assert "25% of them" in lines[0]
+    assert "every client's reported losses" in lines[2]
