@@ -7,8 +7,8 @@ traces form two pools. A scenario draws n - k of the first and k of the second w
 recorded median, and swaps what a client differs by from its own ten-round mean between neighbouring rounds, so that no
 two copies are equal. Liars report the honest median. Each rule then judges the scenario round by round.
 
-Not modelled: what a weight does to its client's loss. ``--check`` holds the scenarios of four clients against whole
-runs, where it does act.
+Not modelled: what a weight does to its client's loss. ``--check`` holds scenarios against the defended cells of the
+same runs, where it does act: flag rates of each, and the range in which 95 % of such scenarios lie.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from fedsec.errors import RunError
 from fedsec.reports.record import Cell, Header, RoundRow
 from fedsec.reports.results import write_whole
-from fedsec.reports.roles import role
+from fedsec.reports.roles import Role, overrides, role
 from fedsec.reports.runlog import read
 from fedsec.seeds import stream
 from fedsec.types import Vector
@@ -177,6 +177,52 @@ def rates(
     return found
 
 
+def check(pool: Pool, folders: Sequence[Path], rounds: int, scenarios: int, rules: Sequence[str]) -> Iterator[str]:
+    """A row for each cell that a rule of RULES defended: what it did in the whole run, and in scenarios like it."""
+    yield "| cell | clients | true flags, run | scenarios | false flags, run | scenarios |"
+    yield "|---|---|---|---|---|---|"
+    for folder in folders:
+        record = read(folder)
+        for (arm, seed), cell in record.finished().items():
+            its, name = role(record.header, arm), _rule_of(record.header, arm)
+            if name is None or name not in rules or len(cell.rounds) < rounds or (its.malicious and not pool.malicious):
+                continue
+            clients, attackers = record.header.clients, len(its.malicious)
+            seen = [replay(_like(pool, clients, attackers, number, its), RULES[name])[0] for number in range(scenarios)]
+            true, false = (
+                _range([flags[WARMUP:, part].mean() for flags in seen if flags[WARMUP:, part].size])
+                for part in (slice(0, attackers), slice(attackers, None))
+            )
+            rows = cell.rounds[WARMUP:rounds]
+            guilty = [p in row.flags for row in rows for p in its.malicious]
+            honest = [p in row.flags for row in rows for p in row.losses if p not in its.malicious]
+            hit = f"{np.mean(guilty):.2f}" if guilty else "–"
+            cell_of = f"| {arm}, seed {seed} | {attackers} of {clients}"
+            yield f"{cell_of} | {hit} | {true} | {np.mean(honest):.3f} | {false} |"
+
+
+def _like(pool: Pool, clients: int, attackers: int, number: int, its: Role) -> Vector:
+    lying = any("report as their losses" in line for line in its.threat)
+    return scenario(pool, clients, attackers, stream(number, "check", clients, attackers), lying=lying)
+
+
+def _rule_of(header: Header, arm: str) -> str | None:
+    """The rule of RULES that an arm's defence is, when it acts within the run."""
+    merged = {**header.config, **overrides(header, arm)}
+    if int(merged.get("defence.warmup", WARMUP)) != WARMUP:
+        return None
+    if merged.get("defence.name") == "fed-inspect":
+        return "fed-inspect"
+    return str(merged.get("defence.rule", "calibrated")) if merged.get("defence.name") == "fed-detect" else None
+
+
+def _range(rates: Sequence[float]) -> str:
+    if not rates:
+        return "–"
+    low, middle, high = np.quantile(rates, [0.025, 0.5, 0.975])
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
 CASES = ((4, 0), (4, 1), (10, 0), (10, 1), (10, 3), (30, 0), (30, 3), (30, 9), (100, 0), (100, 10), (100, 30))
 
 
@@ -186,9 +232,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--scenarios", type=int, default=200, help="a case; released and paper get a tenth")
     parser.add_argument("--rules", default="calibrated,fed-inspect,released,paper")
+    parser.add_argument("--check", action="store_true", help="scenarios against the defended cells of these runs")
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
     options = parser.parse_args()
     pool = pool_of(options.runs, options.rounds)
+    if options.check:
+        print("\n".join(check(pool, options.runs, options.rounds, options.scenarios, options.rules.split(","))))
+        return
     inspected = any(np.isfinite(trace.values[:, 3]).all() for trace in pool.honest)
     print(f"{len(pool.honest)} honest and {len(pool.malicious)} malicious traces of {options.rounds} rounds\n")
     print("| rule | attackers of clients | tell | false flags | true flags | AUC | TPR at 1 % FPR | share left |")

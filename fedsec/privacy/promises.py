@@ -9,7 +9,7 @@ from dataclasses import replace
 from fedsec.config import RunConfig
 from fedsec.errors import ConfigError, all_at_once
 from fedsec.privacy.accounting import FULL, Accountant, FixedSize, Poisson, default_delta
-from fedsec.privacy.noise import cohort
+from fedsec.privacy.noise import cohort, expected
 from fedsec.types import Score
 
 NAMES = {"client": "epsilon-client", "image": "epsilon-image"}
@@ -83,6 +83,9 @@ def promises(config: RunConfig, images: Sequence[int], rounds: int) -> list[Scor
     client = client_accountant(config, len(images))
     if client is not None:
         scores.append(_score(client, rounds))
+        if config.privacy.noised_by == "clients":
+            alone = client.alone(max(1, round(expected(config.train, len(images))))).guarantee(rounds)
+            scores[-1] = replace(scores[-1], reason=f"{scores[-1].reason}; a client's replies read one by one: {alone}")
     if config.privacy.images:
         sites = [site for count in images if (site := image_accountant(config, count)) is not None]
         releases = rounds * config.train.steps

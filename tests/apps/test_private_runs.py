@@ -88,6 +88,7 @@ def test_every_mechanism_runs_and_says_what_it_is_worth(folder: Path) -> None:
     page = write_report(folder / "mechanisms").read_text(encoding="utf-8")
     assert "no guarantee" in page
     assert "trusted: the server, which sees every update" in page
+    assert "replies read one by one: epsilon" in scores["clients"]["epsilon-client"].score.reason
 
 
 def test_noise_is_as_large_as_told_whoever_draws_it(folder: Path) -> None:

@@ -1,0 +1,97 @@
+"""Print a matrix as Markdown and draw its heat-maps: ``python -m experiments.heat FILE CELLS [--png DIR]``.
+
+FILE, profile and settings as for ``fedsec matrix``; CELLS: its folder of cell files. docs/results/matrix.md is made so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from fedsec.matrix import read_matrix
+from fedsec.matrix_run import standings
+from fedsec.metrics.intervals import Interval
+from fedsec.reports.heat import MAPS, Map
+from fedsec.reports.standings import CLEAN, ORACLE, PLAIN, Standings
+from fedsec.reports.verdict import digits, percent
+
+SHOWN = ("Fréchet distance over the oracle's", "Trigger rate", "Label fidelity lost", "Attackers not flagged")
+
+
+def text(shown: Map, value: Interval) -> str:
+    if not math.isfinite(value.mean):
+        return "–"
+    spread = f" ({shown.text(value.low)} to {shown.text(value.high)})" if math.isfinite(value.low) else ""
+    return shown.text(value.mean) + spread
+
+
+def tables(board: Standings) -> Iterator[str]:
+    """One Markdown table a map, then worst cases, prices and ranks."""
+    for shown in MAPS:
+        measure = shown.of(board)
+        yield f"\n**{shown.title}.** {shown.note}\n"
+        yield f"| attack | {' | '.join(board.defences)} |\n|---|{'---|' * len(board.defences)}"
+        for attack in board.attacks:
+            yield f"| {attack} | {' | '.join(text(shown, measure(attack, d)) for d in board.defences)} |"
+    yield "\n| defence | worst Fréchet ratio | worst trigger rate | price | false flags | rank by Fréchet |"
+    yield "|---|---|---|---|---|---|"
+    ranks = board.ranks(board.ratio)
+    for defence in (d for d in board.defences if d != ORACLE):
+        worst = [board.worst(defence, measure) for measure in (board.ratio, board.trigger)]
+        told = [
+            f"{say(value)} ({attack})" if attack else "–"
+            for (attack, value), say in zip(worst, (digits, percent), strict=True)
+        ]
+        price = "–" if defence == PLAIN else digits(board.ratio(CLEAN, defence).mean)
+        rank = ranks[defence]
+        place = f"{rank.mean:.1f} ({rank.low:.1f} to {rank.high:.1f})" if math.isfinite(rank.mean) else "–"
+        yield f"| {defence} | {told[0]} | {told[1]} | {price} | {percent(board.flags(CLEAN, defence).mean)} | {place} |"
+
+
+def draw(board: Standings, path: Path) -> None:
+    chosen = [shown for shown in MAPS if shown.title in SHOWN]
+    figure = Figure(figsize=(1.2 + 0.75 * len(board.defences), (0.9 + 0.32 * len(board.attacks)) * len(chosen)))
+    for place, shown in enumerate(chosen, start=1):
+        axes, measure = figure.add_subplot(len(chosen), 1, place), shown.of(board)
+        values = np.array([[measure(a, d).mean for d in board.defences] for a in board.attacks])
+        heat = np.vectorize(lambda v, m=shown: m.heat(v) if math.isfinite(v) else np.nan)(values)
+        axes.imshow(np.ma.masked_invalid(heat), cmap=mpl.colormaps["Oranges"], vmin=0, vmax=1.3, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(column, row, shown.text(value) if math.isfinite(value) else "–", ha="center", va="center", size=7)
+        axes.set_xticks(range(len(board.defences)), board.defences, rotation=30, ha="right", size=7)
+        axes.set_yticks(range(len(board.attacks)), board.attacks, size=7)
+        axes.set_title(shown.title, size=9, loc="left")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("cells", type=Path)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--profile", default="")
+    parser.add_argument("--png", type=Path, help="folder for one picture a split")
+    options = parser.parse_intermixed_args()
+    matrix = read_matrix(options.file, options.profile, options.settings)
+    for split in matrix.splits:
+        board = standings(matrix, split, options.cells)
+        if not board.record.finished():
+            continue
+        print(f"\n### Split: {split}")
+        print("\n".join(tables(board)))
+        if options.png:
+            draw(board, options.png / f"matrix-{split}.png")
+
+
+if __name__ == "__main__":
+    main()

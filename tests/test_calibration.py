@@ -1,0 +1,95 @@
+"""Scenarios put together from recorded clients keep what those clients are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.calibration import RULES as CALIBRATED
+from experiments.calibration import SERIES, Pool, Trace, check, pool_of, rates, replay, scenario, shuffled
+from fedsec.errors import RunError
+from fedsec.seeds import stream
+from strategies.evidence import signed_log
+
+ISIC = Path(__file__).parents[1] / "docs/results/isic"
+
+
+def made_up(gap: float, *, clients: int = 12, rounds: int = 40) -> Pool:
+    """Honest drops that differ by little; malicious ones larger by ``gap``; the peak likewise."""
+    rng = stream(0, "made up")
+
+    def trace(extra: float) -> Trace:
+        values = 0.02 * rng.standard_normal((rounds, len(SERIES)))
+        values[:, 2] += extra  # first steps
+        values[:, 3] += 5 * extra
+        return Trace(values)
+
+    middle = np.tile(np.array([1.0, 1.0, 1.0, -2.0]), (rounds, 1))
+    return Pool(tuple(trace(0.0) for _ in range(clients)), tuple(trace(gap) for _ in range(3)), (middle,))
+
+
+def test_recorded_runs_give_honest_and_malicious_clients_once_each() -> None:
+    pool = pool_of([ISIC], 60)
+    assert len(pool.malicious) == 3
+    assert len(pool.honest) > 20
+    assert len({trace.values.tobytes() for trace in pool.honest}) == len(pool.honest)
+    late = np.array([trace.values[40:, 2].mean() - trace.values[40:, 0].mean() for trace in pool.honest])
+    assert abs(np.median(late)) < 0.03, "honest clients drop as the median does"
+    caught = [trace.values[40:, 2].mean() - trace.values[40:, 0].mean() for trace in pool.malicious]
+    assert min(caught) > late.max(), "attackers more than every honest one"
+
+
+def test_a_run_without_equal_weights_gives_nothing() -> None:
+    with pytest.raises(RunError, match="kept equal weights for 200 rounds"):
+        pool_of([ISIC], 200)
+
+
+def test_liars_report_the_honest_median_and_the_others_themselves() -> None:
+    pool, rng = made_up(0.5), stream(1, "liars")
+    table = scenario(pool, 8, 2, rng, lying=True)
+    assert table.shape == (40, 8, len(SERIES))
+    assert np.allclose([signed_log(v) for v in table[:, :2, :3].ravel()], 1.0)
+    assert np.ptp(table[:, 2:, 0]) > 0
+    assert table[:, :2, 3].min() > table[:, 2:, 3].max(), "what their generators draw is no lie"
+
+
+def test_shuffling_keeps_the_mean_and_moves_only_what_passes() -> None:
+    trace = np.linspace(0, 1, 60)[:, None] + 0.1 * stream(2, "trace").standard_normal((60, 4))
+    moved = shuffled(trace, stream(3, "order"))
+    assert not np.allclose(moved, trace)
+    assert np.allclose(moved.mean(axis=0), trace.mean(axis=0), atol=1e-9)
+    assert np.abs(moved - trace).max() < 0.7
+
+
+@pytest.mark.parametrize("name", ["calibrated", "fed-inspect"])
+def test_far_attackers_are_told_apart_and_none_is_found_where_none_stands_out(name: str) -> None:
+    far = rates(made_up(0.6), 4, 1, name, 8)
+    assert far["flags"] > 0.95
+    assert far["auc"] > 0.99
+    assert far["share"] < 0.1
+    near = rates(made_up(0.0), 4, 1, name, 8)
+    assert near["flags"] < 0.2
+    assert 0.2 < near["auc"] < 0.8
+    assert rates(made_up(0.6), 10, 0, name, 4)["false flags"] < 0.02
+
+
+def test_lies_blind_what_reads_losses_and_not_what_looks_at_drawings() -> None:
+    pool = made_up(0.6)
+    assert rates(pool, 4, 1, "calibrated", 6, lying=True)["flags"] == 0
+    assert rates(pool, 4, 1, "fed-inspect", 6, lying=True)["flags"] > 0.95
+
+
+def test_a_replay_is_the_judges_own_words() -> None:
+    table = scenario(made_up(0.6), 4, 1, stream(5, "replay"), lying=False)
+    flags, suspicion, weights = replay(table, CALIBRATED["calibrated"])
+    assert flags.shape == suspicion.shape == (40, 4)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] == weights.min()
+
+
+def test_whole_runs_are_held_against_scenarios() -> None:
+    lines = list(check(pool_of([ISIC], 60), [ISIC], 60, 3, ["calibrated"]))
+    cells = {line.split(" | ")[0] for line in lines[2:]}
+    assert cells == {f"| {arm}+fed-detect, seed {seed}" for arm in ("attack", "clean") for seed in (0, 1, 2)}
