@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from fedsec.attacks.threat import threat
-from fedsec.attacks.triggers import label
+from fedsec.attacks.triggers import TRIGGERS, label
 from fedsec.config import Attack
 from fedsec.reports.record import Header
 from fedsec.types import Scalar
@@ -19,7 +19,7 @@ IDLE = {"attack.name": "none", "attack.update": "none", "attack.report": "honest
 @dataclass(frozen=True)
 class Role:
     """``malicious``: the partitions that attack in this arm; none in a clean one.
-    ``trigger``: name of its trigger. ``threat``: what the attackers do and know, in words."""
+    ``trigger``: name of its trigger, '' without one. ``threat``: what the attackers do and know, in words."""
 
     attacked: bool
     defence: str
@@ -46,4 +46,5 @@ def role(header: Header, arm: str) -> Role:
     known = {item.name for item in fields(Attack)}
     own = {key.removeprefix("attack."): value for key, value in merged.items() if key.startswith("attack.")}
     attack = Attack(**{name: value for name, value in own.items() if name in known})  # type: ignore[arg-type]
-    return Role(attacked, str(merged.get("defence.name", "fed-avg")), guilty, label(attack), tuple(threat(attack)))
+    found = label(attack) if attack.name in TRIGGERS else ""
+    return Role(attacked, str(merged.get("defence.name", "fed-avg")), guilty, found, tuple(threat(attack)))

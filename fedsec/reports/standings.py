@@ -15,12 +15,11 @@ from scipy.stats import bootstrap, rankdata
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference, paired_ratio
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import metrics_of, values_of
-from fedsec.reports.roles import overrides, role
+from fedsec.reports.roles import role
 from fedsec.seeds import stream
 
 CLEAN, PLAIN, ORACLE = "none", "fed-avg", "oracle"
 RESAMPLES = 2000
-TRIGGERED = ("patch", "distributed", "blended", "warp", "frequency")
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,10 @@ class Standings:
         """The score that looks for the attack's trigger in this arm, which may be another attack's or nobody's."""
         attacked, arm = self.pairs[attack, PLAIN], self.pairs[attack, defence]
         header = self.record.header
-        if str(overrides(header, attacked).get("attack.name", CLEAN)) not in TRIGGERED:
+        trigger = role(header, attacked).trigger
+        if not trigger:
             return ""
-        other = f"trigger-rate@{role(header, attacked).trigger}"
+        other = f"trigger-rate@{trigger}"
         return other if other in metrics_of(self.record, arm) else "trigger-rate"
 
 

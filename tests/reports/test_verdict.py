@@ -146,7 +146,7 @@ def test_a_role_comes_from_the_settings_and_not_from_the_name(tmp_path: Path) ->
     arms = {"good": {"attack.name": "patch", "attack.malicious": "1,3"}, "attack": {"defence.name": "oracle"}}
     renamed = Header(**{**vars(header), "config": {**header.config, "run.arms": json.dumps(arms)}})
     assert role(renamed, "good") == Role(True, "fed-avg", (1, 3), "patch", tuple(threat(Attack("patch"))))
-    assert role(renamed, "attack") == Role(False, "oracle", (), "patch")
+    assert role(renamed, "attack") == Role(False, "oracle")
     assert not role(renamed, "attack").defended
 
 
