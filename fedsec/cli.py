@@ -18,11 +18,9 @@ from rich.text import Text
 from fedsec.config import RunConfig, meanings
 from fedsec.errors import ConfigError, FedsecError, all_at_once
 from fedsec.experiment import absolute, parse_settings, read_experiment
-from fedsec.runs import CONFIG, Plan, plan_run, with_clients, write_config
+from fedsec.runs import CLIENTS, CONFIG, Plan, plan_run, with_clients, write_config
 
 OUT = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-CLIENTS = 4
-"""Nodes a simulation starts when the experiment names no number: the release's."""
 RESCORING = {"measure.fid-weights", "data.source", "data.cache", "speed.device"}
 """What may differ when a run is scored again."""
 ERR = Console(stderr=True, soft_wrap=True)

@@ -18,9 +18,8 @@ from fedsec.reports.heat import write_matrix
 from fedsec.reports.record import CellKey
 from fedsec.reports.standings import ORACLE, Standings
 from fedsec.reports.tail import Tail
-from fedsec.runs import Plan, open_run, plan_run, with_clients, write_config
+from fedsec.runs import CLIENTS, Plan, open_run, plan_run, with_clients, write_config
 
-CLIENTS = 4
 Announce = Callable[[Plan, list[CellKey]], None]
 
 

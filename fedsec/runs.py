@@ -22,6 +22,8 @@ from fedsec.reports import runlog
 from fedsec.types import Dataset, Flat, Indices, Scalar, SiteReport
 
 CONFIG = "config.toml"
+CLIENTS = 4
+"""Nodes a simulation starts when the experiment names no number: the release's."""
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy", "scikit-learn", "scipy")
 
 
