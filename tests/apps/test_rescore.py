@@ -14,7 +14,16 @@ from fedsec.metrics.panel import Panel
 from fedsec.reports import runlog
 from tests.apps.test_rounds import config, run
 
-DRAWN = ("frechet-domain", "kid", "precision", "recall", "spread", "trigger-rate", "trigger-strength")
+DRAWN = (
+    "frechet-domain",
+    "kid",
+    "precision",
+    "recall",
+    "spread",
+    "gan-test-auc",
+    "trigger-rate",
+    "trigger-strength",
+)
 
 
 @pytest.fixture(scope="module")
