@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from experiments import evidence
 from experiments.readings import table
 from fedsec.errors import RunError
 from fedsec.experiment import read_experiment
 from fedsec.matrix import read_matrix
 from fedsec.privacy.promises import check_promises
 from fedsec.reports.runlog import read
+from fedsec.seeds import stream
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,3 +46,21 @@ def test_every_experiment_file_can_be_read(file: Path) -> None:
     assert config.arms
     for arm in config.arms:
         check_promises(replace(config, run=replace(config.run, arms=json.dumps({arm: config.arms[arm]}))), [340] * 4)
+
+
+def test_the_trial_of_readings_says_how_many_honest_deviations_the_attacker_stands_above() -> None:
+    rng = stream(0, "readings")
+
+    def run(gap: float) -> list[dict[str, list[float]]]:
+        rows = []
+        for _ in range(10):
+            values = rng.normal(0, 0.1, 4)
+            values[0] += gap
+            rows.append({"peak": list(map(float, values)), "drop": list(map(float, values))})
+        return rows
+
+    lines = evidence.table({"none": run(0.0), "patch": run(1.0), "unseen": run(0.0)}, (10, 20)).splitlines()
+    found = {line.split(" | ")[0].strip("| "): line.split(" | ")[2:] for line in lines[2:]}
+    assert set(found) == {"patch", "unseen"}, "only rounds that were run"
+    assert all(float(cell.strip(" |")) > 5 for cell in found["patch"])
+    assert all(float(cell.strip(" |")) < 3 for cell in found["unseen"])
