@@ -231,6 +231,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders with an events.jsonl")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--scenarios", type=int, default=200, help="a case; released and paper get a tenth")
+    parser.add_argument("--clients", default="4,10,30,100")
     parser.add_argument("--rules", default="calibrated,fed-inspect,released,paper")
     parser.add_argument("--check", action="store_true", help="scenarios against the defended cells of these runs")
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
@@ -247,7 +248,7 @@ def main() -> None:
     for name in options.rules.split(","):
         if name == "fed-inspect" and not inspected:
             continue
-        for clients, attackers in CASES:
+        for clients, attackers in (case for case in CASES if str(case[0]) in options.clients.split(",")):
             for lying in (False, True) if attackers else (False,):
                 count = max(5, options.scenarios // 10) if name in ("released", "paper") else options.scenarios
                 found = rates(pool, clients, attackers, name, max(5, count * 4 // clients), lying=lying)
