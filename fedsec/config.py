@@ -230,6 +230,8 @@ def _family_checks(config: RunConfig) -> list[str]:
             mistakes.append("privacy.image-bound: DP-SGD is of a discriminator, which gan.family = 'diffusion' lacks")
     if config.privacy.images and config.gan.loss == "wgan-gp":
         mistakes.append("privacy.image-bound: a gradient penalty has no gradient by image; take another gan.loss")
+    if config.defence.name.startswith("dp-") and config.gan.statistics == "shared":
+        mistakes.append("gan.statistics = 'shared': noise can make a shared variance negative; dp-* needs 'local'")
     if config.defence.name == "dp-adaptive" and config.privacy.noised_by == "clients":
         mistakes.append("privacy.noised-by = 'clients': dp-adaptive needs the count at the server; take dp-fixed")
     return mistakes

@@ -16,6 +16,7 @@ from fedsec.seeds import address_seed, stream
 from fedsec.types import Fit, Images, Vector
 from fedsec.weights import Updates, generator_arrays
 from strategies.base import Brief, GanStrategy, Weighing
+from strategies.calibration import FEWEST
 from strategies.detection import Rule, Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
 from strategies.inspection import WINDOW, class_means, deviations, peak
@@ -123,10 +124,10 @@ class Robust(GanStrategy):
         if self.name == "foolsgold":
             for fit, update in zip(fits, updates, strict=True):
                 self.totals[fit.partition] = self.totals.get(fit.partition, 0.0) + update
-        if shortfall(defence, len(self.nodes), len(fits)):
+        if shortfall(defence, len(self.asked), len(fits)):
             return np.zeros_like(self.current), Weighing({})
         situation = Situation(
-            n_byzantine=byzantine(defence, len(self.nodes)),
+            n_byzantine=byzantine(defence, len(self.asked)),
             previous=self.previous,
             totals=np.stack([self.totals[fit.partition] for fit in fits]) if self.totals else np.zeros((len(fits), 0)),
             root=self.root.update(number, self.layout, self.current) if self.root else None,
@@ -190,11 +191,14 @@ def shortfall(defence: Defence, clients: int, heard: int) -> str:
 
 
 def check_defences(config: RunConfig, clients: int) -> None:
-    """Raises RobustnessError, before any training, naming every arm whose reducer cannot withstand its f of n."""
-    defences = {arm: config.arm(arm).defence for arm in config.arms}
-    mistakes = [
-        f"arm {arm!r}: {short}"
-        for arm, defence in defences.items()
-        if defence.name in REDUCERS and (short := shortfall(defence, clients, clients))
-    ]
+    """Raises RobustnessError, before any training, naming every arm whose defence cannot hold among those it asks: a
+    reducer that cannot withstand its f of n, a calibrated rule that compares too few."""
+    mistakes = []
+    for arm in config.arms:
+        its = config.arm(arm)
+        asked = max(1, round(expected(its.train, clients)))
+        short = shortfall(its.defence, asked, asked) if its.defence.name in REDUCERS else ""
+        if its.defence.reads_losses and its.defence.rule == "calibrated" and asked < FEWEST:
+            short = f"{its.defence.name} compares at least {FEWEST} replies a round, {asked} are asked; ask more"
+        mistakes += [f"arm {arm!r}: {short}"] if short else []
     all_at_once(RobustnessError, "defences that cannot hold", mistakes)

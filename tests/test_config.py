@@ -59,6 +59,12 @@ def test_all_mistakes_come_at_once() -> None:
         ({"run.arms": '{"a": {"defence.name": "fed-detect", "train.steps": 2}}'}, "arm 'a': train.steps = 2"),
         ({"defence.name": "fed-detect", "defence.rule": "paper", "defence.reported": "drop"}, "reads a loss"),
         ({"train.rounds": True}, "must be int"),
+        ({"defence.name": "dp-fixed", "gan.statistics": "shared"}, "variance negative"),
+        ({"defence.name": "dp-adaptive", "privacy.noised-by": "clients"}, "take dp-fixed"),
+        ({"gan.family": "diffusion", "gan.share": "both"}, "has no discriminator"),
+        ({"gan.family": "diffusion", "gan.width": 24}, "multiple of 16"),
+        ({"gan.family": "diffusion", "privacy.image-bound": 1.0}, "DP-SGD is of a discriminator"),
+        ({"gan.loss": "wgan-gp", "privacy.image-bound": 1.0}, "gradient penalty"),
     ],
 )
 def test_a_broken_rule_says_value_and_rule(flat: dict[str, Any], told: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from fedsec.client_app import app
 from fedsec.config import RunConfig
+from fedsec.errors import RobustnessError
 from fedsec.reports import runlog
 from fedsec.reports.record import Cell
 from fedsec.server_app import run_experiment
@@ -75,6 +76,22 @@ def test_every_detecting_defence_takes_part_in_sampled_rounds(tmp_path: Path) ->
     arms = {name: {"defence.name": name, "attack.name": "patch", "train.fraction": 0.5} for name in names}
     cells, _ = cohorts(tmp_path, arms, **{"train.steps": 6, "train.rounds": 2, "measure.every": 2})
     assert set(cells) == set(names)
+    for name, cell in cells.items():
+        for row in cell.rounds:
+            assert len(row.weights) == 4, name
+            assert sum(row.weights.values()) == pytest.approx(1), f"{name} counts among those it asked"
+
+
+def test_a_share_too_small_for_a_defence_is_told_before_training(tmp_path: Path) -> None:
+    arms: dict[str, dict[str, Any]] = {
+        "krum": {"defence.name": "krum", "train.fraction": 0.5, "defence.byzantine": 2},
+        "few": {"defence.name": "fed-inspect", "train.fraction": 0.25, "train.sampling": "poisson"},
+        "fine": {"defence.name": "krum"},
+    }
+    with pytest.raises(RobustnessError, match=r"'few': fed-inspect compares at least 4 replies a round, 2") as told:
+        cohorts(tmp_path, arms)
+    assert "'krum': krum withstands f = 2" in str(told.value)
+    assert "'fine'" not in str(told.value)
 
 
 def test_a_client_asked_every_third_round_is_judged_by_rounds_of_its_own() -> None:
