@@ -201,6 +201,21 @@ def check(pool: Pool, folders: Sequence[Path], rounds: int, scenarios: int, rule
             yield f"{cell_of} | {hit} | {true} | {np.mean(honest):.3f} | {false} |"
 
 
+def replayed(folders: Sequence[Path], rules: Sequence[str]) -> Iterator[str]:
+    """What each rule would have flagged in cells that nobody defended, on their own losses: rounds a client."""
+    yield "| cell | rule | flags of each client after the warm-up |\n|---|---|---|"
+    for folder in folders:
+        record = read(folder)
+        for (arm, seed), cell in record.finished().items():
+            if role(record.header, arm).defence != "fed-avg":
+                continue
+            rows = [(row.losses, row.last, row.first) for row in cell.rounds]
+            table = np.array([[[*(told[p] for told in row), math.nan] for p in sorted(row[0])] for row in rows])
+            for name in (rule for rule in rules if rule != "fed-inspect"):
+                flags = replay(table, RULES[name])[0][WARMUP:].sum(axis=0)
+                yield f"| {arm}, seed {seed} | {name} | {', '.join(map(str, flags))} |"
+
+
 def _like(pool: Pool, clients: int, attackers: int, number: int, its: Role) -> Vector:
     lying = any("report as their losses" in line for line in its.threat)
     return scenario(pool, clients, attackers, stream(number, "check", clients, attackers), lying=lying)
@@ -234,8 +249,12 @@ def main() -> None:
     parser.add_argument("--clients", default="4,10,30,100")
     parser.add_argument("--rules", default="calibrated,fed-inspect,released,paper")
     parser.add_argument("--check", action="store_true", help="scenarios against the defended cells of these runs")
+    parser.add_argument("--replay", action="store_true", help="each rule on the losses of the undefended cells")
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
     options = parser.parse_args()
+    if options.replay:
+        print("\n".join(replayed(options.runs, options.rules.split(","))))
+        return
     pool = pool_of(options.runs, options.rounds)
     if options.check:
         print("\n".join(check(pool, options.runs, options.rounds, options.scenarios, options.rules.split(","))))

@@ -31,6 +31,8 @@ import clients
 from fedsec.config import Attack, RunConfig
 from fedsec.datasets import load, partition
 from fedsec.experiment import parse_settings
+from fedsec.images import to_images
+from fedsec.metrics.conditioning import label_judge
 from fedsec.metrics.features import Extractor, kept_extractor
 from fedsec.metrics.panel import extractor_path
 from fedsec.models.learner import GanLearner
@@ -59,15 +61,10 @@ class Server:
     """The readings of one federation, round by round."""
 
     def __init__(self, config: RunConfig, data: Dataset, extractor: Extractor) -> None:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
         self.config, self.data, self.extractor = config, data, extractor
         self.labels: Labels = np.arange(DRAWN) % len(data.class_names)
         train = data.rows(data.train)
-        real = extractor(train.pixels.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
-        self.judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(real, train.labels)
+        self.judge = label_judge(extractor(to_images(train.pixels)), train.labels)
         self.seen: dict[str, list[Any]] = {"peak": [], "features": [], "spectrum": []}
 
     def read(

@@ -17,10 +17,9 @@ from typing import Any
 from fedsec.config import RunConfig
 from fedsec.errors import ConfigError, all_at_once
 from fedsec.experiment import absolute, parse_settings, read_toml, tables
+from fedsec.reports.standings import CLEAN, ORACLE, PLAIN
 from fedsec.runs import flatten
 from fedsec.types import Flat
-
-CLEAN, PLAIN, ORACLE = "none", "fed-avg", "oracle"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from fedsec import launch
 from fedsec.errors import RunError
-from fedsec.matrix import CLEAN, Again, Matrix
+from fedsec.matrix import Again, Matrix
 from fedsec.progress import RunProgress
 from fedsec.reports import kept, runlog
 from fedsec.reports.heat import write_matrix
 from fedsec.reports.record import CellKey
-from fedsec.reports.standings import ORACLE, Standings
+from fedsec.reports.standings import CLEAN, ORACLE, Standings
 from fedsec.reports.tail import Tail
 from fedsec.runs import CLIENTS, Plan, open_run, plan_run, with_clients, write_config
 
@@ -64,7 +64,7 @@ class Keeper:
 
     def __init__(self, plan: Plan, cells: Path) -> None:
         self.plan, self.cells, self.tail = plan, cells, Tail(plan.folder)
-        self.written: set[CellKey] = set()
+        self.written = {cell for cell, digest in plan.digests.items() if kept.holds(cells, cell, digest)}
 
     def look(self) -> None:
         if not self.tail.grown():

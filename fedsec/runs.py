@@ -84,16 +84,17 @@ class Plan:
         """Training images of each client."""
         return [sum(counts) for counts in self.census.labels]
 
-    @property
+    @cached_property
     def cells(self) -> list[tuple[str, int]]:
         """Every (arm, seed); all arms of the first seed before the second."""
         seeds = {arm: self.config.arm(arm).seeds for arm in self.config.arms}
-        return [(arm, seed) for seed in self.seeds for arm in seeds if seed in seeds[arm]]
+        every = dict.fromkeys(seed for own in seeds.values() for seed in own)
+        return [(arm, seed) for seed in every for arm in seeds if seed in seeds[arm]]
 
     @property
     def seeds(self) -> list[int]:
         """Every seed of any arm, each once."""
-        return list(dict.fromkeys(seed for arm in self.config.arms for seed in self.config.arm(arm).seeds))
+        return list(dict.fromkeys(seed for _, seed in self.cells))
 
     def secret(self, seed: int) -> int:
         """Seed of the server's noise: a simulation repeats itself, over real sites nobody may know it."""

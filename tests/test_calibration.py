@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.calibration import RULES as CALIBRATED
-from experiments.calibration import SERIES, Pool, Trace, check, pool_of, rates, replay, scenario, shuffled
+from experiments.calibration import SERIES, Pool, Trace, check, pool_of, rates, replay, replayed, scenario, shuffled
 from fedsec.errors import RunError
 from fedsec.seeds import stream
 from strategies.evidence import signed_log
@@ -93,3 +93,8 @@ def test_whole_runs_are_held_against_scenarios() -> None:
     lines = list(check(pool_of([ISIC], 60), [ISIC], 60, 3, ["calibrated"]))
     cells = {line.split(" | ")[0] for line in lines[2:]}
     assert cells == {f"| {arm}+fed-detect, seed {seed}" for arm in ("attack", "clean") for seed in (0, 1, 2)}
+
+
+def test_rules_are_replayed_on_the_losses_of_undefended_cells() -> None:
+    lines = list(replayed([ISIC.parent / "diffusion"], ["calibrated"]))
+    assert set(lines[1:]) == {f"| {arm}, seed 0 | calibrated | 0, 0, 0, 0 |" for arm in ("vanilla", "attack")}

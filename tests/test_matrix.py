@@ -313,3 +313,11 @@ def test_ranks_carry_the_spread_over_attacks(tmp_path: Path) -> None:
     assert (ranks["b"].low, ranks["b"].high) == (3, 3)
     assert ranks["a"].mean == 1.5
     assert ranks["a"].low < 1.5 < ranks["a"].high
+
+
+def test_a_cell_file_says_which_cell_it_holds(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", Plan(seeds=(0,), rounds=2, pictures=False))
+    kept.keep(run, tmp_path, ("vanilla", 0))
+    assert kept.holds(tmp_path, ("vanilla", 0), "vanilla-0")
+    assert not kept.holds(tmp_path, ("vanilla", 0), "another")
+    assert not kept.holds(tmp_path, ("attack", 0), "attack-0")

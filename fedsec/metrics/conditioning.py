@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fedsec.metrics.utility import auc
@@ -16,10 +18,6 @@ def gan_test(real: Features, real_labels: Labels, generated: Features, labels: L
     macro mean, above two classes) instead of accuracy. 0.5: labels mean nothing; below: they are swapped. NaN with a
     reason for features that are not finite or labels that lack a class.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     reason = ""
     if not np.isfinite(generated).all():
         reason = "images hold a non-finite value: the model diverged"
@@ -27,6 +25,14 @@ def gan_test(real: Features, real_labels: Labels, generated: Features, labels: L
         reason = "the generated images lack a class"
     if reason:
         return Score("gan-test-auc", float("nan"), len(labels), "higher", reason)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
-    model.fit(real, real_labels)
-    return Score("gan-test-auc", auc(labels, model.predict_proba(generated)), len(labels), "higher")
+    shares = label_judge(real, real_labels).predict_proba(generated)
+    return Score("gan-test-auc", auc(labels, shares), len(labels), "higher")
+
+
+def label_judge(real: Features, labels: Labels) -> Any:
+    """A scikit-learn classifier of real features; ``predict_proba``: (n, d) -> (n, classes)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(real, labels)

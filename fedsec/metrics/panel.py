@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,13 @@ class Panel:
         """Triggers of other arms, for an arm that has none in its images."""
         if arm.attack.name in TRIGGERS and arm.defence.name != "oracle":
             return []
+        return [attack for attack in self._triggers if attack != bare(arm.attack)]
+
+    @cached_property
+    def _triggers(self) -> list[Attack]:
+        """Every trigger of the run, each once."""
         every = [self.config.arm(name).attack for name in self.config.arms]
-        wanted = dict.fromkeys(bare(attack) for attack in every if attack.name in TRIGGERS)
-        return [attack for attack in wanted if attack != bare(arm.attack)]
+        return list(dict.fromkeys(bare(attack) for attack in every if attack.name in TRIGGERS))
 
     def _elsewhere(self, attack: Attack, images: Images) -> list[Score]:
         return [replace(score, name=f"{score.name}@{label(attack)}") for score in self._mark(attack).scores(images)]

@@ -29,6 +29,13 @@ def keep(run: Path, folder: Path, cell: CellKey) -> None:
     write_whole(place(folder, cell), "".join(json.dumps(_short(runlog.encoded(e))) + "\n" for e in events))
 
 
+def holds(folder: Path, cell: CellKey, digest: str) -> bool:
+    """Whether the cell's file is there and its last event is the end of a cell of that digest."""
+    path = place(folder, cell)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return bool(lines) and f'"digest": "{digest}"' in lines[-1]
+
+
 def recall(run: Path, folder: Path, wanted: dict[CellKey, str]) -> list[CellKey]:
     """Append to the log in ``run`` the cells of ``wanted`` (cell -> digest) that it lacks and a file holds.
 

@@ -18,7 +18,6 @@ from fedsec.reports.verdict import verdict
 from fedsec.types import Scalar
 
 REPORT = "report.html"
-EPSILONS = ("epsilon-client", "epsilon-image")
 MOST_BARS = 40
 """Clients up to which the split is drawn as bars; above it stands in numbers only."""
 
@@ -154,7 +153,7 @@ def _privacy(record: RunRecord) -> str:
     rows = []
     for arm in record.header.arms:
         finals = [cell.final() for (its, _), cell in record.finished().items() if its == arm]
-        told = [final[name].score.reason for final in finals for name in EPSILONS if name in final]
+        told = [row.score.reason for final in finals for name, row in final.items() if name.startswith("epsilon-")]
         texts = list(dict.fromkeys(told)) or ["no guarantee" if finals else "not finished"]
         rows.append((inert(arm), "<br>".join(inert(text, 600) for text in texts)))
     return section("Differential privacy", table("What each arm guarantees", ("arm", "guarantee"), rows))

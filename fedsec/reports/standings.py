@@ -111,10 +111,9 @@ class Standings:
 def _resampled(places: Sequence[float], index: int) -> Interval:
     values = np.asarray(places, np.float64)
     mean = float(values.mean())
-    if len(values) < 2 or np.ptp(values) == 0:
-        return Interval(
-            mean, math.nan if len(values) < 2 else mean, math.nan if len(values) < 2 else mean, tuple(values)
-        )
+    if len(values) < 2 or np.ptp(values) == 0:  # nothing to resample
+        end = math.nan if len(values) < 2 else mean
+        return Interval(mean, end, end, tuple(map(float, values)))
     rng = stream(0, "ranks", index)
     found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=rng).confidence_interval
     return Interval(mean, float(found.low), float(found.high), tuple(map(float, values)))
