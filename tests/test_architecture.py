@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     },
     {"fedsec.weights"},
     {"fedsec.privacy", "fedsec.models", "fedsec.datasets"},
-    {"fedsec.attacks", "fedsec.metrics", "fedsec.reports"},
+    {"fedsec.attacks", "fedsec.metrics", "fedsec.probes", "fedsec.reports"},
     {"fedsec.records", "fedsec.runs", "fedsec.experiment", "fedsec.matrix"},
     {"strategies", "clients"},
     {"fedsec.server_app", "fedsec.client_app"},
@@ -54,6 +54,7 @@ TORCHLESS_MODULES = {
     "strategies.geometry",
     "strategies.detection",
     "strategies.calibration",
+    "fedsec.probes.batchnorm",
 }
 
 
@@ -102,6 +103,12 @@ def test_imports_point_left(name: str) -> None:
             level(unit) == level(own) and not {"strategies", "clients"} <= {own, unit}
         )
         assert allowed, f"{name} ({own}) imports {imported} ({unit}), which stands to its right"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in modules() if name.startswith("fedsec.probes")))
+def test_probes_never_see_the_truth(name: str) -> None:
+    """View and truth meet in metrics only, so a probe imports nothing from there."""
+    assert "fedsec.metrics" not in {unit_of(imported) for imported in imports(modules()[name])}
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
