@@ -78,7 +78,7 @@ def pairwise(similarity: Similarity, truth: Images, others: Images) -> Features:
 
     n m calls of scikit-image for ssim: about 1 ms each at 64 px, 6 ms at 224. Errors: those of ``similarity``.
     """
-    return np.stack([similarity(truth, np.broadcast_to(other, truth.shape)) for other in others], axis=1)
+    return np.stack([similarity(truth, np.repeat(other[None], len(truth), axis=0)) for other in others], axis=1)
 
 
 def matched(similarities: Features) -> Indices:
@@ -109,7 +109,7 @@ def rdlv(
     not. ``truth`` (n, c, s, s), ``reconstructions`` (m, c, s, s), ``prior`` (1, c, s, s). ``pairing`` names j: for
     each i the best of all m (the release), or one to one (ours: no reconstruction is counted twice).
     Guarantee: rising brightness or contrast of a whole reconstruction changes nothing. A prior that spans [-1, 1]
-    scores 0 as a reconstruction; any other is stretched as a reconstruction and not as prior, and scores near 0.
+    scores 0 as a reconstruction; any other is stretched there and not as prior, so it lands on either side of 0.
     A prior with similarity 0 or below has no ratio: that image is NaN, counted in ``reason``, left out of mean and max.
     One slightly above 0 makes the value large without a leak: read it beside the SSIM.
     Departures: reconstructions are not rounded to 256 levels; a flat one, which has no rescaling, is left as it is.

@@ -54,7 +54,7 @@ def steps_taken(before: Arrays, after: Arrays) -> int:
     deltas = {name: _counter(after, name) - _counter(before, name) for name in _layers(before, after, COUNTER)}
     if not deltas:
         raise ProbeError(f"no {COUNTER} in the update: the client keeps its counters, so give the steps by hand")
-    odd = {name: delta for name, delta in deltas.items() if delta < 0 or delta != round(delta)}
+    odd = {name: delta for name, delta in deltas.items() if delta < 0 or not delta.is_integer()}
     if odd:
         raise ProbeError(f"a counter moved by {next(iter(odd.values())):g} ({next(iter(odd))}): noised or set anew")
     if len(set(deltas.values())) > 1:

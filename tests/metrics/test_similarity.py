@@ -177,6 +177,8 @@ def test_bad_images_are_refused_with_the_reason() -> None:
         rdlv(x, broken, x[:1])
     with pytest.raises(MetricError, match="at least 7"):
         ssim(x[..., :6, :6], x[..., :6, :6])
+    with pytest.raises(MetricError, match=r"shape \(2, 3, 32, 32\), the others \(2, 1, 32, 32\)"):
+        rdlv(np.repeat(x, 3, axis=1), x, x[:1])
     with pytest.raises(MetricError, match="exactly one prior"):
         rdlv(x, x, x)
     with pytest.raises(MetricError, match="1 reconstructions of 2 images cannot be matched"):

@@ -263,6 +263,8 @@ def test_says_what_is_odd_about_counters(single: Round) -> None:
         steps_taken(before, {**after, "bn1.num_batches_tracked": np.array(1)})
     with pytest.raises(ProbeError, match=r"moved by 4.25 \(bn1\): noised"):
         steps_taken(before, {**after, "bn1.num_batches_tracked": np.array(4.25)})
+    with pytest.raises(ProbeError, match="moved by nan"):
+        steps_taken(before, {**after, "bn1.num_batches_tracked": np.array(np.nan)})
     with pytest.raises(ProbeError, match="moved by -4"):
         steps_taken(after, before)
 
