@@ -109,7 +109,8 @@ class ServerView:
             labels = facts["labels"]
             return cls(
                 Recipe(**facts["recipe"]),
-                *({name: sides[side][name] for name in facts["order"][side]} for side in _SIDES),
+                {name: sides["before"][name] for name in facts["order"]["before"]},
+                {name: sides["after"][name] for name in facts["order"]["after"]},
                 int(facts["examples"]),
                 None if labels is None else tuple(int(label) for label in labels),
             )

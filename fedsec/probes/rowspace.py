@@ -1,0 +1,149 @@
+"""The maps that went into a convolution, read off its update by linear algebra: no iteration over images, no prior.
+
+The gradient of a kernel is a sum over positions, ``dW = sum_p delta_p x patch_p``: its rows lie in the span of the
+patches that the kernel met. Where there are fewer positions (times images, times local steps) than channels, that span
+is a small subspace, and a map is found as what is left when every one of its overlapping, zero-padded patches must lie
+in it: a null space of as many dimensions as there were images. Within it the images are told apart by what ReLU did to
+them: they are non-negative with many zeros, so they are the extreme rays of its non-negative cone.
+
+Train-mode BatchNorm makes ``delta`` sum to zero over positions, so the span holds differences of patches only, one
+dimension less a step; it does not hide the maps. Plain SGD, with or without momentum, keeps all of this exact for any
+number of local steps; Adam does not.
+
+Ours. Related: SPEAR (Dimitrov et al. 2024: low rank and ReLU sparsity of fully connected layers), DAGER (Petrov et al.
+2024: span check for tokens), R-GAP (Zhu & Blaschko 2021: layer-by-layer equations for one image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linprog
+from scipy.sparse.linalg import LinearOperator, lobpcg
+
+from fedsec.probes.replica import Geometry, Replica
+from fedsec.probes.view import ServerView
+from fedsec.seeds import stream
+
+Matrix = npt.NDArray[np.float64]
+
+CLEAR = 1e-3
+"""The null space ends where an eigenvalue is beyond this part of the next."""
+SLACK = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+"""How negative a map may be, in root mean squares of maps, tried in this order."""
+ALIKE = 0.999
+"""Cosine from which two rays are one."""
+ZEROS = 0.4
+"""Least share of zeros in what ReLU let through; a mixture of two maps has next to none."""
+ITERATIONS = 400
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What went into ``layer``: ``maps`` (k, c, h, w) float64, one an image and local step, in no particular order,
+    each of norm 1, since the update does not tell its scale. ``gap``: eigenvalue of the first direction that is none
+    over that of the last that is; without noise 1e10, at 1 nothing was found."""
+
+    layer: str
+    maps: npt.NDArray[np.float64]
+    gap: float
+
+
+def recovered_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Iterator[Maps]:
+    """The maps into every convolution that gives them away, the nearest to the image first.
+
+    A layer does when it overlaps its patches on both sides (kernel above 1, stride 1) and has more channels than
+    ``steps * batch * positions``. Nothing is yielded when no layer does.
+    """
+    recipe, update = view.recipe, view.update
+    count = min(view.examples, recipe.batch) * recipe.steps
+    centred = recipe.norm == "batch"
+    for layer, geometry in replica.convolutions().items():
+        kernel = update[f"{layer}.weight"].reshape(len(update[f"{layer}.weight"]), -1)
+        rank = count * geometry.positions - (recipe.steps if centred else 0)
+        if geometry.stride != (1, 1) or min(geometry.kernel) < 2 or geometry.shape[0] == recipe.channels:
+            continue
+        if rank >= min(kernel.shape):
+            continue
+        space, gap = null_space(row_space(kernel, rank), geometry, count, centred=centred, seed=seed)
+        rays = extreme_rays(space, seed=seed) if gap > 1 / CLEAR else []
+        if len(rays) == count and min(zeros(ray) for ray in rays) >= ZEROS:
+            yield Maps(layer, np.stack(rays).reshape(count, *geometry.shape), gap)
+
+
+def row_space(update: Matrix, rank: int) -> Matrix:
+    """(out, d) -> (d, rank) orthonormal: the leading right singular vectors."""
+    _, _, rows = np.linalg.svd(update, full_matrices=False)
+    return np.ascontiguousarray(rows[:rank].T)
+
+
+def null_space(basis: Matrix, geometry: Geometry, count: int, *, centred: bool, seed: int) -> tuple[Matrix, float]:
+    """(c*h*w, count) orthonormal: maps whose patches (``centred``: less their mean) lie nearest to ``basis``, and the
+    gap that sets them apart: the next direction's residual energy over theirs."""
+    shape, size = geometry.shape, int(np.prod(geometry.shape))
+    onto = torch.from_numpy(basis)
+    convolution = {"kernel_size": geometry.kernel, "padding": geometry.padding, "stride": geometry.stride}
+
+    def centre(patches: torch.Tensor) -> torch.Tensor:
+        return patches - patches.mean(dim=-1, keepdim=True) if centred else patches
+
+    def energy(columns: Matrix) -> Matrix:
+        maps = torch.from_numpy(np.ascontiguousarray(columns.T)).reshape(-1, *shape)
+        patches = centre(F.unfold(maps, **convolution))
+        patches = centre(patches - onto @ (onto.T @ patches))
+        folded: Matrix = F.fold(patches, shape[1:], **convolution).reshape(-1, size).numpy().T
+        return folded
+
+    operator = LinearOperator(
+        (size, size), matvec=lambda v: energy(v.reshape(-1, 1)).ravel(), matmat=energy, dtype=np.float64
+    )
+    start = stream(seed, "null-space").standard_normal((size, count + 2))
+    values, vectors = lobpcg(operator, start, largest=False, maxiter=ITERATIONS, tol=1e-8, verbosityLevel=0)
+    order = np.argsort(values)
+    values = np.maximum(values[order], np.finfo(np.float64).tiny)
+    return vectors[:, order[:count]], float(values[count] / values[count - 1])
+
+
+def zeros(values: Matrix) -> float:
+    """Share of entries below a thousandth of the root mean square."""
+    return float(np.mean(np.abs(values) < 1e-3 * np.sqrt(np.mean(np.square(values)))))
+
+
+def extreme_rays(space: Matrix, *, seed: int) -> list[Matrix]:
+    """The extreme rays of {x in span(space) : x >= 0}, norm 1 each; at most as many as ``space`` has columns.
+
+    Linear programmes over a slice of the cone, each along a direction orthogonal to the rays found before, so that
+    each ends in a new corner.
+    """
+    size, count = space.shape
+    if count == 1:
+        only = space[:, 0] * np.sign(space[:, 0].sum())
+        return [only / np.linalg.norm(only)]
+    total, scale = space.sum(axis=0), size**-0.5
+    rng = stream(seed, "extreme-rays")
+    rays: list[Matrix] = []
+    for slack in SLACK:
+        rays = []
+        for attempt in range(4 * count):
+            known = np.array([space.T @ ray for ray in rays]).reshape(-1, count)
+            aim = rng.standard_normal(count)
+            if len(known):
+                aim = aim - known.T @ np.linalg.lstsq(known.T, aim, rcond=None)[0]
+            found = linprog(
+                aim if attempt % 2 else -aim, A_ub=-space, b_ub=np.full(size, slack * scale),
+                A_eq=total[None], b_eq=[size * scale], bounds=(None, None), method="highs",
+            )  # fmt: skip
+            if found.status != 0:
+                break
+            ray = space @ found.x
+            ray /= np.linalg.norm(ray)
+            if all(ray @ other < ALIKE for other in rays):
+                rays.append(ray)
+            if len(rays) == count:
+                return rays
+    return rays

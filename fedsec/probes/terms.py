@@ -1,0 +1,145 @@
+"""What an inversion minimises: terms of one number each, TERMS is the index. Lower = more like what was observed.
+
+Every term is a differentiable function of a Scene, which computes what several of them need once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fedsec.probes.replica import BatchMoments, Replica, Weights, local_update
+
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the attack holds its images against. ``update``: after - before. ``moments``: recovered batch statistics at
+    each BatchNorm, empty without. ``layer``, ``maps`` (n, c, h, w): what entered a convolution, each image's of norm 1.
+    """
+
+    update: Weights
+    moments: Sequence[BatchMoments] = ()
+    layer: str = ""
+    maps: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One guess: ``images`` (n, c, s, s) and ``targets`` (n,) labels or (n, classes) probabilities."""
+
+    replica: Replica
+    observed: Observed
+    images: Tensor
+    targets: Tensor
+
+    @cached_property
+    def trained(self) -> tuple[Weights, list[list[BatchMoments]]]:
+        batch = self.replica.recipe.batch
+        pairs = list(zip(torch.split(self.images, batch), torch.split(self.targets, batch), strict=True))
+        return local_update(self.replica, pairs)
+
+    @cached_property
+    def entering(self) -> tuple[Tensor, list[BatchMoments]]:
+        return self.replica.entering(self.observed.layer, self.images)
+
+    @cached_property
+    def moments(self) -> list[BatchMoments]:
+        """Weighted over the local steps as running statistics weigh them; of the layers that were computed anyway."""
+        if "trained" not in self.__dict__:
+            if self.observed.layer:
+                return self.entering[1]
+            return self.replica.logits(self.replica.weights, self.images)[1]
+        steps, kept = self.trained[1], 1 - self.replica.recipe.bn_momentum
+        shares = [kept ** (len(steps) - 1 - k) for k in range(len(steps))]
+        shares = [share / sum(shares) for share in shares]
+        return [
+            (
+                torch.stack([share * means for share, (means, _) in zip(shares, layer, strict=True)]).sum(0),
+                torch.stack([share * spreads for share, (_, spreads) in zip(shares, layer, strict=True)]).sum(0),
+            )
+            for layer in zip(*steps, strict=True)
+        ]
+
+
+def update_l2(scene: Scene) -> Tensor:
+    """Squared distance of the updates over the observed one's squared norm (DLG, Zhu et al. 2019, scaled)."""
+    pairs = _pairs(scene)
+    return _total((a - b).square() for a, b in pairs) / (_total(b.square() for _, b in pairs) + TINY)
+
+
+def update_cosine(scene: Scene) -> Tensor:
+    """1 - cosine of the whole updates (Geiping et al. 2020, eq. 4)."""
+    pairs = _pairs(scene)
+    product = _total(a * b for a, b in pairs)
+    return 1 - product / (_total(a.square() for a, _ in pairs) * _total(b.square() for _, b in pairs) + TINY).sqrt()
+
+
+def update_layers(scene: Scene) -> Tensor:
+    """1 - cosine, tensor by tensor, averaged: small tensors count as much as large ones."""
+    cosines = [(a * b).sum() / ((a.square().sum() * b.square().sum()).sqrt() + TINY) for a, b in _pairs(scene)]
+    return 1 - torch.stack(cosines).mean()
+
+
+def statistics(scene: Scene) -> Tensor:
+    """Relative distance of batch means and of batch variances from the recovered ones, averaged over layers."""
+    distances = [
+        _apart(mean, aim_mean) + _apart(spread, aim_spread)
+        for (mean, spread), (aim_mean, aim_spread) in zip(scene.moments, scene.observed.moments, strict=False)
+    ]
+    return torch.stack(distances).mean()
+
+
+def maps(scene: Scene) -> Tensor:
+    """Energy of the maps outside the recovered ones, over all of it, summed over images: any scale fits."""
+    assert scene.observed.maps is not None
+    mine, aim = scene.entering[0].flatten(1), scene.observed.maps.flatten(1)
+    along = (mine * aim).sum(dim=1, keepdim=True) * aim
+    return ((mine - along).square().sum(dim=1) / (mine.square().sum(dim=1) + TINY)).sum()
+
+
+def total_variation(scene: Scene) -> Tensor:
+    """Mean absolute difference of neighbouring pixels (Rudin et al. 1992, anisotropic), summed over images."""
+    x = scene.images
+    across, down = (x[..., 1:] - x[..., :-1]).abs(), (x[..., 1:, :] - x[..., :-1, :]).abs()
+    return (across.mean(dim=(1, 2, 3)) + down.mean(dim=(1, 2, 3))).sum()
+
+
+def energy(scene: Scene) -> Tensor:
+    """Mean squared pixel, summed over images (the L2 prior of Yin et al. 2021)."""
+    return scene.images.square().mean(dim=(1, 2, 3)).sum()
+
+
+def box(scene: Scene) -> Tensor:
+    """Mean squared excess over [-1, 1], summed over images."""
+    return (scene.images - scene.images.clamp(-1, 1)).square().mean(dim=(1, 2, 3)).sum()
+
+
+TERMS: dict[str, Callable[[Scene], Tensor]] = {
+    "update-l2": update_l2,
+    "update-cosine": update_cosine,
+    "update-layers": update_layers,
+    "statistics": statistics,
+    "maps": maps,
+    "total-variation": total_variation,
+    "energy": energy,
+    "box": box,
+}
+OF_THE_UPDATE = ("update-l2", "update-cosine", "update-layers")
+
+
+def _pairs(scene: Scene) -> list[tuple[Tensor, Tensor]]:
+    return [(change, scene.observed.update[name]) for name, change in scene.trained[0].items()]
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack([part.sum() for part in parts]).sum()
+
+
+def _apart(value: Tensor, aim: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(value - aim) / (torch.linalg.vector_norm(aim) + TINY)
