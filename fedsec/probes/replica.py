@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
 
 from fedsec.models.networks import NetworkSpec, build_network
 from fedsec.probes.view import Recipe
@@ -94,6 +95,20 @@ class Replica:
         passed = [module.moments for module in self.watched if module.moments[0].numel()]
         return seen[0], passed
 
+    def counts(self, batch: int) -> dict[str, int]:
+        """Values a channel, batch x height x width, at every train-mode BatchNorm."""
+        found: dict[str, int] = {}
+        handles = []
+        for name, module in self.network.named_modules():
+            if isinstance(module, Watched):
+
+                def record(norm: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                    found[name] = batch * inputs[0].shape[2] * inputs[0].shape[3]
+
+                handles.append(module.register_forward_pre_hook(record))
+        self._pass_zeros(handles)
+        return found
+
     def convolutions(self) -> dict[str, Geometry]:
         """Every convolution in the order in which a pass meets it."""
         found: dict[str, Geometry] = {}
@@ -107,13 +122,17 @@ class Replica:
                     found[name] = Geometry(conv.kernel_size, conv.stride, conv.padding, shape, positions)
 
                 handles.append(module.register_forward_hook(record))
+        self._pass_zeros(handles)
+        return found
+
+    def _pass_zeros(self, handles: Sequence[RemovableHandle]) -> None:
+        """One pass of two black images for the hooks to see shapes by; then they are removed."""
         recipe = self.recipe
         images = torch.zeros(2, recipe.channels, recipe.size, recipe.size, device=self.device)
         with torch.no_grad():
             functional_call(self.network, self.weights, (images,))
         for handle in handles:
             handle.remove()
-        return found
 
 
 def local_update(

@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedsec.probes.batchnorm import recovered
 from fedsec.probes.replica import BatchMoments, Replica, Weights, local_update
+from fedsec.probes.rowspace import Maps
+from fedsec.probes.view import ServerView
 
 TINY = 1e-12
 
@@ -27,6 +32,27 @@ class Observed:
     moments: Sequence[BatchMoments] = ()
     layer: str = ""
     maps: Tensor | None = None
+
+
+def observe(view: ServerView, replica: Replica, maps: Maps | None = None) -> Observed:
+    """What ``view`` gives to match: the update, the batch statistics where they were sent, and ``maps`` if any."""
+    device = replica.device
+    moments: list[BatchMoments] = []
+    if view.statistics and replica.watched:
+        recipe = view.recipe
+        counts = replica.counts(min(recipe.batch, view.examples))
+        found = recovered(
+            view.before, view.after, steps=recipe.steps, momentum=recipe.bn_momentum, counts=counts
+        ).values()
+        moments = [(_tensor(m.mean, device), _tensor(m.var, device)) for m in found]
+    update = {name: _tensor(value, device) for name, value in view.update.items()}
+    if maps is None:
+        return Observed(update, moments)
+    return Observed(update, moments, maps.layer, _tensor(maps.maps, device))
+
+
+def _tensor(values: npt.NDArray[np.float64], device: str) -> Tensor:
+    return torch.from_numpy(values).float().to(device)
 
 
 @dataclass(frozen=True)
@@ -142,4 +168,5 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
 
 
 def _apart(value: Tensor, aim: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(value - aim) / (torch.linalg.vector_norm(aim) + TINY)
+    distance: Tensor = torch.linalg.vector_norm(value - aim) / (torch.linalg.vector_norm(aim) + TINY)
+    return distance
