@@ -27,11 +27,12 @@ from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import matched, pairwise, psnr, rdlv, ssim
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
+from fedsec.privacy.percentile import percentile_noise
 from fedsec.probes.inversion import PRESETS, invert
 from fedsec.probes.released import released
 from fedsec.probes.replica import Replica
-from fedsec.probes.rowspace import recovered_maps
 from fedsec.probes.terms import observe
+from fedsec.probes.upstream import nearest_maps
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
@@ -69,8 +70,11 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
         mine = replace(recipe, steps=steps, batch=options.batch)
         client = ClassifierClient(mine, rows, partition=place + 1, seed=options.seed)
         client.fit(model, {"round": 2})
-        assert client.captured is not None
-        found.append(Site(client.captured, to_images(rows.pixels), rows.labels))
+        view = client.captured
+        assert view is not None
+        rng = stream(options.seed, "client", place + 1, "noise")
+        view = replace(view, after=percentile_noise(view.before, view.after, options.noise, rng))
+        found.append(Site(view, to_images(rows.pixels), rows.labels))
     return found
 
 
@@ -84,12 +88,15 @@ def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) ->
         return released(site.view, prior=prior, seed=options.seed, **kind), {}
     preset = PRESETS[name] if not iterations else replace(PRESETS[name], iterations=iterations)
     replica = Replica(site.view.recipe, site.view.before)
-    maps = next(recovered_maps(site.view, replica), None) if "maps" in preset.terms else None
+    maps = nearest_maps(site.view, replica) if "maps" in preset.terms else None
     if maps is None and "maps" in preset.terms:
         return np.broadcast_to(prior, site.truth.shape).copy(), {"maps": 0}
     kind_of = {"count": len(site.truth), "labels": torch.from_numpy(site.labels), "prior": prior, "seed": options.seed}
     found = invert(replica, observe(site.view, replica, maps), preset, **kind_of)
-    return found.images, {"loss": found.loss, **({"gap": maps.gap} if maps else {})}
+    return found.images, {
+        "loss": found.loss,
+        **({"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}),
+    }
 
 
 def scored(truth: Images, images: Images, prior: Images) -> dict[str, float]:
@@ -159,6 +166,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=60, help="steps of the global model before the round")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", default="", help="e.g. 'released=4000,bn-update=2000'; the presets' otherwise")
+    parser.add_argument("--noise", type=float, default=0.0, help="sigma0: noise over the update's 95th percentile")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path, help="folder for a strip a site: the truth, then each attack")
     options = parser.parse_intermixed_args()
