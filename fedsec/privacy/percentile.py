@@ -20,5 +20,6 @@ def percentile_noise(before: Arrays, after: Arrays, sigma0: float, rng: np.rando
     sigma = sigma0 * float(np.percentile(moved, 95)) if len(moved) else 0.0
     noised = dict(after)
     for name in floats if sigma else []:
-        noised[name] = (after[name] + rng.normal(0, sigma, after[name].shape)).astype(after[name].dtype)
+        value = np.float64(after[name])
+        noised[name] = (value + rng.normal(0, sigma, value.shape)).astype(after[name].dtype)
     return noised
