@@ -1,0 +1,48 @@
+"""The released attack keeps its defects: what it draws does not depend on the update it says it matches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clients.classifier import ClassifierClient
+from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.training import network_arrays
+from fedsec.probes.released import released
+from fedsec.probes.view import Recipe, ServerView
+from fedsec.types import Rows
+
+PRIOR = np.zeros((1, 1, 32, 32), np.float32)
+
+
+@pytest.fixture(scope="module")
+def view() -> ServerView:
+    rng = np.random.default_rng(3)
+    rows = Rows(rng.integers(0, 256, (2, 32, 32, 1), dtype=np.uint8), np.array([0, 1]))
+    client = ClassifierClient(Recipe(network="convnet", size=32, batch=2), rows, partition=0, seed=0)
+    client.fit(list(network_arrays(new_network(NetworkSpec("convnet"), seed=1)).values()), {"round": 1})
+    assert client.captured is not None
+    return client.captured
+
+
+def test_each_result_spans_the_range_and_repeats(view: ServerView) -> None:
+    first = released(view, prior=PRIOR, seed=0, iterations=5)
+    assert first.shape == (2, 1, 32, 32)
+    np.testing.assert_allclose(first.min(axis=(1, 2, 3)), -1, atol=1e-6)
+    np.testing.assert_allclose(first.max(axis=(1, 2, 3)), 1, atol=1e-6)
+    np.testing.assert_array_equal(first, released(view, prior=PRIOR, seed=0, iterations=5))
+
+
+def test_the_update_of_the_last_layer_changes_nothing(view: ServerView) -> None:
+    other = {**view.after, "fc.weight": view.after["fc.weight"] + 1}
+    expected = released(view, prior=PRIOR, seed=0, iterations=5)
+    np.testing.assert_array_equal(released(replace(view, after=other), prior=PRIOR, seed=0, iterations=5), expected)
+
+
+def test_the_statistics_do(view: ServerView) -> None:
+    name = "features.1.running_mean"
+    other = {**view.after, name: view.after[name] + 1}
+    expected = released(view, prior=PRIOR, seed=0, iterations=5)
+    assert not np.array_equal(released(replace(view, after=other), prior=PRIOR, seed=0, iterations=5), expected)
