@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import evidence
+from experiments import evidence, inversion
 from experiments.readings import table
 from fedsec.errors import RunError
 from fedsec.experiment import read_experiment
@@ -64,3 +64,18 @@ def test_the_trial_of_readings_says_how_many_honest_deviations_the_attacker_stan
     assert set(found) == {"patch", "unseen"}, "only rounds that were run"
     assert all(float(cell.strip(" |")) > 5 for cell in found["patch"])
     assert all(float(cell.strip(" |")) < 3 for cell in found["unseen"])
+
+
+def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ["phantom", "data.modality=chest", "data.count=60", "--sites", "1", "--warm", "1"]
+    kept = ["--attacks", "prior,bn-only", "--iterations", "bn-only=2", "--json", str(tmp_path / "scores.json")]
+    monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept, "--png", str(tmp_path)])
+    inversion.main()
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert set(scores) == {"prior 0", "bn-only 0"}
+    assert 0 < scores["prior 0"]["ssim"] < 1
+    assert (tmp_path / "site-0.png").is_file()
+    monkeypatch.setattr(inversion, "attack", None)  # what is finished is not run again
+    monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept])
+    inversion.main()
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores

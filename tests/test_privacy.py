@@ -24,8 +24,9 @@ from fedsec.privacy.noise import (
     fixed,
     update_multiplier,
 )
+from fedsec.privacy.percentile import percentile_noise
 from fedsec.seeds import stream
-from fedsec.types import Vector
+from fedsec.types import Arrays, Vector
 
 ADD_OR_REMOVE, REPLACE = dp.NeighboringRelation.ADD_OR_REMOVE_ONE, dp.NeighboringRelation.REPLACE_ONE
 SETTINGS = [
@@ -299,3 +300,17 @@ def test_settings_that_cannot_be_accounted_are_refused_together() -> None:
     for taken in (0, 5):
         with pytest.raises(ConfigError, match=f"{taken} of 4 clients"):
             FixedSize(taken, 4)
+
+
+def test_percentile_noise_has_the_level_it_says() -> None:
+    rng = np.random.default_rng(0)
+    before: Arrays = {"w": np.zeros((200, 200), np.float32), "bn.num_batches_tracked": np.array(3)}
+    after: Arrays = {"w": rng.standard_normal((200, 200)).astype(np.float32), "bn.num_batches_tracked": np.array(4)}
+    sigma = 2 * np.percentile(np.abs(after["w"]), 95)
+    noised = percentile_noise(before, after, 2.0, np.random.default_rng(1))
+    assert np.std(np.float64(noised["w"]) - after["w"]) == pytest.approx(sigma, rel=0.02)
+    assert noised["bn.num_batches_tracked"] == 4
+    assert noised["w"].dtype == np.float32
+    same = percentile_noise(before, after, 0.0, np.random.default_rng(1))
+    np.testing.assert_array_equal(same["w"], after["w"])
+    np.testing.assert_array_equal(percentile_noise(before, before, 2.0, np.random.default_rng(1))["w"], before["w"])
