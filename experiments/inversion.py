@@ -19,20 +19,17 @@ import numpy as np
 import torch
 
 from clients.classifier import ClassifierClient
+from clients.probe import inverted, placed
 from fedsec.config import RunConfig
 from fedsec.datasets import load
 from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.intervals import mean_interval
-from fedsec.metrics.similarity import matched, pairwise, psnr, rdlv, ssim
+from fedsec.metrics.similarity import psnr, rdlv, ssim
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
 from fedsec.privacy.percentile import percentile_noise
-from fedsec.probes.inversion import PRESETS, invert
 from fedsec.probes.released import released
-from fedsec.probes.replica import Replica
-from fedsec.probes.terms import observe
-from fedsec.probes.upstream import nearest_maps
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
@@ -82,30 +79,20 @@ def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) ->
     """Reconstructions, and what the attack says of itself."""
     if name == "prior":
         return np.broadcast_to(prior, site.truth.shape).copy(), {}
-    iterations = options.iterations.get(name)
+    iterations = options.iterations.get(name, 0)
     if name == "released":
         kind = {"iterations": iterations} if iterations else {}
         return released(site.view, prior=prior, seed=options.seed, **kind), {}
-    preset = PRESETS[name] if not iterations else replace(PRESETS[name], iterations=iterations)
-    replica = Replica(site.view.recipe, site.view.before)
-    maps = nearest_maps(site.view, replica) if "maps" in preset.terms else None
-    if maps is None and "maps" in preset.terms:
-        return np.broadcast_to(prior, site.truth.shape).copy(), {"maps": 0}
-    kind_of = {"count": len(site.truth), "labels": torch.from_numpy(site.labels), "prior": prior, "seed": options.seed}
-    found = invert(replica, observe(site.view, replica, maps), preset, **kind_of)
-    return found.images, {
-        "loss": found.loss,
-        **({"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}),
-    }
+    return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations, labels=site.labels)
 
 
 def scored(truth: Images, images: Images, prior: Images) -> dict[str, float]:
     """Means over the site's images, each against the reconstruction it is matched with."""
-    placed = images[matched(pairwise(ssim, truth, images))]
+    own = placed(truth, images)
     leak = rdlv(truth, images, prior)
     return {
-        "psnr": float(psnr(truth, placed).mean()),
-        "ssim": float(ssim(truth, placed).mean()),
+        "psnr": float(psnr(truth, own).mean()),
+        "ssim": float(ssim(truth, own).mean()),
         "rdlv": leak.mean,
         "rdlv-max": leak.max,
     }
@@ -144,7 +131,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
                 images, told = attack(name, site, prior, options)
                 seconds = time.monotonic() - started
                 results[key] = {**scored(site.truth, images, prior), **told, "seconds": seconds}
-                strips.append(images[matched(pairwise(ssim, site.truth, images))])
+                strips.append(placed(site.truth, images))
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
             say(f"site {place} {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))

@@ -39,7 +39,7 @@ SLACK = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 ALIKE = 0.999
 """Cosine from which two rays are one."""
 ZEROS = 0.4
-"""Least share of zeros in what ReLU let through; a mixture of two maps has next to none."""
+"""Least share of zeros in each of several maps that ReLU let through; a mixture of two has next to none."""
 ITERATIONS = 400
 
 
@@ -72,7 +72,7 @@ def recovered_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Iter
             continue
         space, gap = null_space(row_space(kernel, rank), geometry, count, centred=centred, seed=seed)
         rays = extreme_rays(space, seed=seed) if gap > 1 / CLEAR else []
-        if len(rays) == count and min(zeros(ray) for ray in rays) >= ZEROS:
+        if len(rays) == count and (count == 1 or min(zeros(ray) for ray in rays) >= ZEROS):
             yield Maps(layer, np.stack(rays).reshape(count, *geometry.shape), gap)
 
 

@@ -1,0 +1,136 @@
+"""Clients that audit their own update before it leaves: honest training, then the attack that the server could make.
+
+The probes see the server's view; the site, which has the truth, scores what they found. Only numbers are reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from flwr.common.typing import NDArrays, Scalar
+
+from clients.classifier import ClassifierClient
+from fedsec.errors import ReplyError
+from fedsec.images import to_images
+from fedsec.metrics.similarity import Rdlv, matched, pairwise, rdlv, ssim
+from fedsec.probes.batchnorm import Moments, moment_likelihood, noise_gain, recovered, steps_taken
+from fedsec.probes.inversion import PRESETS, invert
+from fedsec.probes.replica import Replica
+from fedsec.probes.terms import observe
+from fedsec.probes.upstream import nearest_maps
+from fedsec.probes.view import Recipe, ServerView
+from fedsec.types import Images, Rows
+
+__all__ = ["BatchNormProbeClient", "InversionProbeClient", "inverted", "moments_of", "placed"]
+
+
+class BatchNormProbeClient(ClassifierClient):
+    """Reports what its running statistics give away: ``probe-steps``, the local steps that the counters tell;
+    ``probe-noise-gain``, by which noise on them would grow; ``probe-rank``, the place of this site's likeliest image
+    among it and ``strangers`` (public images of the same size), 1 = picked out. Nothing is withheld."""
+
+    def __init__(
+        self, recipe: Recipe, rows: Rows, *, partition: int, seed: int, strangers: Images, device: str = "cpu"
+    ) -> None:
+        super().__init__(recipe, rows, partition=partition, seed=seed, device=device)
+        self.strangers = strangers
+
+    def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
+        sent, examples, told = super().fit(parameters, config)
+        view = self.captured
+        assert view is not None
+        steps = steps_taken(view.before, view.after)
+        replica = Replica(view.recipe, view.before)
+        target = recovered(
+            view.before,
+            view.after,
+            steps=steps,
+            momentum=view.recipe.bn_momentum,
+            counts=replica.counts(min(view.recipe.batch, view.examples)),
+        )
+        own = max(moment_likelihood(moments_of(replica, image), target) for image in to_images(self.rows.pixels))
+        others = [moment_likelihood(moments_of(replica, image), target) for image in self.strangers]
+        rank = 1 + sum(other >= own for other in others)
+        gain = noise_gain(view.recipe.bn_momentum, steps)
+        return sent, examples, {**told, "probe-steps": steps, "probe-noise-gain": gain, "probe-rank": rank}
+
+
+class InversionProbeClient(ClassifierClient):
+    """Inverts its own update by ``preset`` and reports ``probe-rdlv`` (mean) and ``probe-rdlv-max`` over its images,
+    against ``prior`` (1, c, s, s), a public image. Above ``limit`` the update does not leave: ``fit`` raises a
+    ReplyError that says why, and the server drops the reply with that reason. A leak that cannot be measured counts as
+    above any limit. ``inf`` withholds nothing.
+
+    The release's filter empties the update instead; an empty update would enter the average.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        rows: Rows,
+        *,
+        partition: int,
+        seed: int,
+        prior: Images,
+        limit: float = math.inf,
+        preset: str = "row-space",
+        iterations: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(recipe, rows, partition=partition, seed=seed, device=device)
+        self.prior, self.limit, self.preset, self.iterations = prior, limit, preset, iterations
+
+    def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
+        sent, examples, told = super().fit(parameters, config)
+        assert self.captured is not None
+        leak = self.leak(self.captured)
+        if self.limit < math.inf and not leak.max <= self.limit:
+            raise ReplyError(
+                f"update withheld: the likeliest reconstruction has RDLV {leak.max:.2f}, this site's limit is "
+                f"{self.limit:g}; train on more images or steps a round, or add noise"
+            )
+        return sent, examples, {**told, "probe-rdlv": leak.mean, "probe-rdlv-max": leak.max}
+
+    def leak(self, view: ServerView) -> Rdlv:
+        """What of this site's images the server can draw from ``view``; NaN means the prior is like none of them."""
+        truth = to_images(self.rows.pixels)
+        images, _ = inverted(view, self.preset, prior=self.prior, seed=self.seed, iterations=self.iterations)
+        return rdlv(truth, images, self.prior)
+
+
+def inverted(
+    view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0, labels: np.ndarray | None = None
+) -> tuple[Images, dict[str, float]]:
+    """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
+    which 'row-space' can read no maps gives the prior, with ``maps`` 0."""
+    chosen = PRESETS[preset] if not iterations else replace(PRESETS[preset], iterations=iterations)
+    replica = Replica(view.recipe, view.before)
+    maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
+    if maps is None and "maps" in chosen.terms:
+        return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
+    known = None if labels is None else torch.from_numpy(labels)
+    found = invert(
+        replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
+    )
+    told = {"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}
+    return found.images, {"loss": found.loss, **told}
+
+
+def placed(truth: Images, images: Images) -> Images:
+    """``images`` in the order of the true ones they are likest, by SSIM, one to one."""
+    return images[matched(pairwise(ssim, truth, images))]
+
+
+def moments_of(replica: Replica, image: Images) -> dict[str, Moments]:
+    """Moments of one image (c, s, s) alone in a train-mode batch, at every BatchNorm."""
+    with torch.no_grad():
+        _, seen = replica.logits(replica.weights, torch.from_numpy(image[None]))
+    names = replica.counts(1)
+    return {
+        name: Moments(mean.double().numpy(), spread.double().numpy())
+        for name, (mean, spread) in zip(names, seen, strict=True)
+    }

@@ -1,0 +1,91 @@
+"""Probing clients train like honest ones, report numbers only, and keep an update that says too much."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clients.classifier import ClassifierClient
+from clients.probe import BatchNormProbeClient, InversionProbeClient, inverted
+from fedsec.datasets.phantom import draw
+from fedsec.errors import ReplyError
+from fedsec.images import to_images
+from fedsec.metrics.similarity import ssim
+from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.training import network_arrays
+from fedsec.probes.view import Recipe
+from fedsec.types import Images, Rows
+
+RECIPE = Recipe(network="convnet", size=32)
+
+
+def start() -> list[np.ndarray]:
+    return list(network_arrays(new_network(NetworkSpec("convnet"), seed=1)).values())
+
+
+@pytest.fixture(scope="module")
+def chests() -> Rows:
+    raw = draw("chest", 24, 32, seed=0)
+    return Rows(raw.pixels, np.zeros(24, np.int64))
+
+
+@pytest.fixture(scope="module")
+def strangers(chests: Rows) -> Images:
+    return to_images(chests.pixels[4:])
+
+
+@pytest.fixture(scope="module")
+def prior(strangers: Images) -> Images:
+    return strangers.mean(axis=0, keepdims=True)
+
+
+def test_the_statistics_of_one_image_single_it_out(chests: Rows, strangers: Images) -> None:
+    own = chests.take(np.array([0]))
+    client = BatchNormProbeClient(RECIPE, own, partition=0, seed=0, strangers=strangers)
+    sent, examples, told = client.fit(start(), {"round": 1})
+    honest = ClassifierClient(RECIPE, own, partition=0, seed=0).fit(start(), {"round": 1})
+    for value, expected in zip(sent, honest[0], strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert examples == 1
+    assert (told["probe-steps"], told["probe-rank"]) == (1, 1)
+    assert told["probe-noise-gain"] == pytest.approx(10)
+    assert set(told) == {"loss", "probe-steps", "probe-noise-gain", "probe-rank"}
+
+
+def test_the_images_own_update_draws_it(chests: Rows, prior: Images) -> None:
+    own = chests.take(np.array([0]))
+    client = InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=prior, iterations=300)
+    _, _, told = client.fit(start(), {"round": 1})
+    assert float(told["probe-rdlv"]) > 0.2
+    view = client.captured
+    assert view is not None
+    images, said = inverted(view, "row-space", prior=prior, seed=0, iterations=300)
+    truth = to_images(own.pixels)
+    assert ssim(truth, images)[0] > ssim(truth, prior)[0] + 0.2
+    assert said["gap"] > 1e3
+
+
+def test_an_update_that_says_too_much_does_not_leave(chests: Rows, prior: Images) -> None:
+    kind = {"partition": 0, "seed": 0, "prior": prior, "iterations": 100}
+    with pytest.raises(ReplyError, match=r"update withheld: .* limit is 0\.01; train on more"):
+        InversionProbeClient(RECIPE, chests.take(np.array([0])), limit=0.01, **kind).fit(start(), {"round": 1})
+
+
+def test_a_leak_that_cannot_be_measured_does_not_leave_either(chests: Rows, prior: Images) -> None:
+    own, unlike = chests.take(np.array([0])), -prior
+    kind = {"partition": 0, "seed": 0, "prior": unlike, "iterations": 5}
+    limited = InversionProbeClient(RECIPE, own, limit=10.0, **kind)
+    with pytest.raises(ReplyError, match="withheld"):
+        limited.fit(start(), {"round": 1})
+    InversionProbeClient(RECIPE, own, **kind).fit(start(), {"round": 1})
+
+
+def test_many_images_in_a_wide_batch_give_the_prior(chests: Rows, prior: Images) -> None:
+    client = ClassifierClient(
+        Recipe(network="convnet", size=32, batch=8), chests.take(np.arange(8)), partition=0, seed=0
+    )
+    client.fit(start(), {"round": 1})
+    assert client.captured is not None
+    images, said = inverted(client.captured, "row-space", prior=prior, seed=0)
+    assert said == {"maps": 0.0}
+    np.testing.assert_array_equal(images, np.repeat(prior, 8, axis=0))
