@@ -23,6 +23,10 @@ GROUPS = 8
 class FrozenStatistics(nn.BatchNorm2d):
     """BatchNorm that normalises by its running statistics while it trains, and leaves them alone (BN in eval mode)."""
 
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.train()
+
     def train(self, mode: bool = True) -> FrozenStatistics:
         return super().train(False)
 
@@ -85,16 +89,19 @@ NETWORKS: dict[str, Callable[[NetworkSpec, Callable[[int], nn.Module]], nn.Modul
 
 
 def build_network(spec: NetworkSpec, *, norm: Callable[[int], nn.Module] | None = None) -> nn.Module:
-    """The network without sensible weights. ``norm`` replaces the specification's layer by one of the same tensors."""
-    return NETWORKS[spec.network](spec, norm or NORMS[spec.norm])
+    """The network on the CPU, its tensors not yet set; draws no random numbers.
+
+    ``norm`` replaces the specification's layer by one of the same tensors.
+    """
+    with torch.device("meta"):
+        net = NETWORKS[spec.network](spec, norm or NORMS[spec.norm])
+    return net.to_empty(device="cpu")
 
 
 def new_network(spec: NetworkSpec, *, seed: int) -> nn.Module:
     """The network in train mode with weights from ``seed`` alone: He et al. (2015) by fan-out, as torchvision's."""
     rng = torch.Generator().manual_seed(address_seed(seed, "network"))
-    with torch.device("meta"):
-        net = build_network(spec)
-    net.to_empty(device="cpu")
+    net = build_network(spec)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=rng)

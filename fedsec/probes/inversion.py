@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.replica import Replica
-from fedsec.probes.terms import OF_THE_UPDATE, TERMS, Observed, Scene
+from fedsec.probes.terms import OF_THE_UPDATE, PRIORS, TERMS, Observed, Scene
 from fedsec.seeds import address_seed
 from fedsec.types import Images
 
@@ -115,11 +116,12 @@ def invert(
     """Reconstruct ``count`` images. ``prior`` (c, s, s) or (1, c, s, s): a public image to start from.
 
     The best iterate is chosen by the loss alone; an iterate whose loss is not finite is passed over, and a run without
-    a finite one raises FloatingPointError.
+    a finite one raises FloatingPointError. Errors: ProbeError when none of what the preset matches was observed.
     """
+    chosen = _chosen(preset, observed)
     rng = torch.Generator().manual_seed(address_seed(seed, "inversion"))
     shape = (count, replica.recipe.channels, replica.recipe.size, replica.recipe.size)
-    first = torch.from_numpy(np.broadcast_to(prior, shape).copy())
+    first = torch.from_numpy(np.array(np.broadcast_to(prior, shape), np.float32))
     if preset.start == "noise":
         first = 0.3 * torch.randn(shape, generator=rng)
     canvas = Canvas(first.to(replica.device), preset.pixels)
@@ -127,7 +129,6 @@ def invert(
     joint = preset.targets == "joint" or labels is None
     moved = [canvas.moved, *([logits] if joint else [])]
     adam = torch.optim.Adam(moved, preset.lr)
-    chosen = {name: weight for name, weight in preset.terms.items() if weight and _usable(name, observed)}
     best, curve = (math.inf, first, dict[str, float]()), []
     for iteration in range(preset.iterations):
         rate = min(1, (iteration + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * iteration / preset.iterations))
@@ -151,6 +152,16 @@ def invert(
     if not math.isfinite(best[0]):
         raise FloatingPointError("no iterate of the inversion had a finite loss")
     return Reconstruction(best[1].clamp(-1, 1).cpu().numpy(), best[0], best[2], tuple(curve))
+
+
+def _chosen(preset: Preset, observed: Observed) -> dict[str, float]:
+    """The preset's terms that can be computed. Priors alone are a choice, but never what is left of another."""
+    wanted = {name: weight for name, weight in preset.terms.items() if weight}
+    usable = {name: weight for name, weight in wanted.items() if _usable(name, observed)}
+    if not usable or (set(usable) <= set(PRIORS) and not set(wanted) <= set(PRIORS)):
+        missing = ", ".join(name for name in wanted if name not in usable) or "any term"
+        raise ProbeError(f"nothing to hold images against: {missing} was not observed; take a preset of other terms")
+    return usable
 
 
 def _usable(name: str, observed: Observed) -> bool:

@@ -16,6 +16,7 @@ Ours. Related: SPEAR (Dimitrov et al. 2024: low rank and ReLU sparsity of fully 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,8 +40,13 @@ SLACK = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 ALIKE = 0.999
 """Cosine from which two rays are one."""
 ZEROS = 0.4
-"""Least share of zeros in each of several maps that ReLU let through; a mixture of two has next to none."""
-ITERATIONS = 400
+"""Least share of zeros in what ReLU let through; a mixture of two maps has next to none."""
+ROUNDS, ITERATIONS = 10, 40
+"""Of lobpcg: calls, each from where the last one ended, and iterations a call."""
+EXACT = 1e-8
+"""Norm of (A v - lambda v) from which v is an eigenvector; lambda is at most a few tens."""
+NEGATIVE = 0.01
+"""Largest share of a map's energy in negative values: SLACK's own largest."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,11 @@ def recovered_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Iter
         rank = count * geometry.positions - (recipe.steps if centred else 0)
         if geometry.stride != (1, 1) or min(geometry.kernel) < 2 or geometry.shape[0] == recipe.channels:
             continue
-        if rank >= min(kernel.shape):
+        if rank >= min(kernel.shape) or not 0 < np.linalg.norm(kernel) < np.inf:
             continue
         space, gap = null_space(row_space(kernel, rank), geometry, count, centred=centred, seed=seed)
         rays = extreme_rays(space, seed=seed) if gap > 1 / CLEAR else []
-        if len(rays) == count and (count == 1 or min(zeros(ray) for ray in rays) >= ZEROS):
+        if len(rays) == count and all(rectified(ray, alone=count == 1) for ray in rays):
             yield Maps(layer, np.stack(rays).reshape(count, *geometry.shape), gap)
 
 
@@ -103,10 +109,37 @@ def null_space(basis: Matrix, geometry: Geometry, count: int, *, centred: bool, 
         (size, size), matvec=lambda v: energy(v.reshape(-1, 1)).ravel(), matmat=energy, dtype=np.float64
     )
     start = stream(seed, "null-space").standard_normal((size, count + 2))
-    values, vectors = lobpcg(operator, start, largest=False, maxiter=ITERATIONS, tol=1e-8, verbosityLevel=0)
-    order = np.argsort(values)
-    values = np.maximum(values[order], np.finfo(np.float64).tiny)
-    return vectors[:, order[:count]], float(values[count] / values[count - 1])
+    values, vectors, residuals = smallest(operator, start, count)
+    least = np.finfo(np.float64).tiny
+    return vectors[:, :count], float(max(values[count] - residuals[count], least) / max(values[count - 1], least))
+
+
+def smallest(operator: LinearOperator, start: Matrix, count: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Values in rising order, vectors and residual norms of the smallest eigenpairs, as many as ``start`` has columns.
+
+    Stops when the first ``count`` are exact and the next is known to a third, or when all these are known to a tenth
+    and no gap shows. lobpcg warns of each column that is not exact yet; the residuals here take that warning's place.
+    """
+    vectors = start
+    for _ in range(ROUNDS):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"\s*(Exited|Failed|The problem size)", category=UserWarning)
+            values, vectors = lobpcg(operator, vectors, largest=False, maxiter=ITERATIONS, tol=EXACT)
+        order = np.argsort(values)
+        values, vectors = values[order], vectors[:, order]
+        residuals = np.linalg.norm(operator @ vectors - vectors * values, axis=0)
+        known = residuals / np.maximum(np.abs(values), EXACT)
+        if residuals[:count].max() < EXACT and known[count] < 1 / 3:
+            break
+        if known[: count + 1].max() < 0.1 and values[count] < 10 * values[count - 1]:
+            break
+    return values, vectors, residuals
+
+
+def rectified(ray: Matrix, *, alone: bool) -> bool:
+    """Whether it can have left a ReLU. One ``alone`` is no mixture, so pooling may have filled its zeros."""
+    negative = np.square(np.minimum(ray, 0)).sum() / np.square(ray).sum()
+    return bool(negative <= NEGATIVE) and (alone or zeros(ray) >= ZEROS)
 
 
 def zeros(values: Matrix) -> float:
@@ -122,7 +155,7 @@ def extreme_rays(space: Matrix, *, seed: int) -> list[Matrix]:
     """
     size, count = space.shape
     if count == 1:
-        only = space[:, 0] * np.sign(space[:, 0].sum())
+        only = space[:, 0] if space[:, 0].sum() >= 0 else -space[:, 0]
         return [only / np.linalg.norm(only)]
     total, scale = space.sum(axis=0), size**-0.5
     rng = stream(seed, "extreme-rays")

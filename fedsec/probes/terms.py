@@ -64,24 +64,34 @@ class Scene:
     images: Tensor
     targets: Tensor
 
-    @cached_property
-    def trained(self) -> tuple[Weights, list[list[BatchMoments]]]:
-        batch = self.replica.recipe.batch
-        pairs = list(zip(torch.split(self.images, batch), torch.split(self.targets, batch), strict=True))
-        return local_update(self.replica, pairs)
+    @property
+    def batches(self) -> list[Tensor]:
+        return list(torch.split(self.images, self.replica.recipe.batch))
 
     @cached_property
-    def entering(self) -> tuple[Tensor, list[BatchMoments]]:
-        return self.replica.entering(self.observed.layer, self.images)
+    def trained(self) -> tuple[Weights, list[list[BatchMoments]]]:
+        targets = torch.split(self.targets, self.replica.recipe.batch)
+        return local_update(self.replica, list(zip(self.batches, targets, strict=True)))
+
+    @cached_property
+    def entering(self) -> tuple[Tensor, list[list[BatchMoments]]]:
+        """What enters the observed layer, and each batch's moments on the way; all with the weights sent out."""
+        passes = [self.replica.entering(self.observed.layer, images) for images in self.batches]
+        return torch.cat([entered for entered, _ in passes]), [seen for _, seen in passes]
 
     @cached_property
     def moments(self) -> list[BatchMoments]:
-        """Weighted over the local steps as running statistics weigh them; of the layers that were computed anyway."""
-        if "trained" not in self.__dict__:
-            if self.observed.layer:
-                return self.entering[1]
-            return self.replica.logits(self.replica.weights, self.images)[1]
-        steps, kept = self.trained[1], 1 - self.replica.recipe.bn_momentum
+        """Weighted over the local steps as running statistics weigh them; of the layers that were computed anyway.
+
+        Where nothing asked for ``trained``, each batch goes through the weights sent out: exact for the first step.
+        """
+        if "trained" in self.__dict__:
+            steps = self.trained[1]
+        elif self.observed.layer:
+            steps = self.entering[1]
+        else:
+            steps = [self.replica.logits(self.replica.weights, images)[1] for images in self.batches]
+        kept = 1 - self.replica.recipe.bn_momentum
         shares = [kept ** (len(steps) - 1 - k) for k in range(len(steps))]
         shares = [share / sum(shares) for share in shares]
         return [
@@ -96,19 +106,19 @@ class Scene:
 def update_l2(scene: Scene) -> Tensor:
     """Squared distance of the updates over the observed one's squared norm (DLG, Zhu et al. 2019, scaled)."""
     pairs = _pairs(scene)
-    return _total((a - b).square() for a, b in pairs) / (_total(b.square() for _, b in pairs) + TINY)
+    return _total((a - b).square() for a, b in pairs) / _length(b for _, b in pairs).square()
 
 
 def update_cosine(scene: Scene) -> Tensor:
     """1 - cosine of the whole updates (Geiping et al. 2020, eq. 4)."""
     pairs = _pairs(scene)
-    product = _total(a * b for a, b in pairs)
-    return 1 - product / (_total(a.square() for a, _ in pairs) * _total(b.square() for _, b in pairs) + TINY).sqrt()
+    lengths = _length(a for a, _ in pairs) * _length(b for _, b in pairs)
+    return 1 - _total(a * b for a, b in pairs) / lengths
 
 
 def update_layers(scene: Scene) -> Tensor:
     """1 - cosine, tensor by tensor, averaged: small tensors count as much as large ones."""
-    cosines = [(a * b).sum() / ((a.square().sum() * b.square().sum()).sqrt() + TINY) for a, b in _pairs(scene)]
+    cosines = [(a * b).sum() / (_length([a]) * _length([b])) for a, b in _pairs(scene)]
     return 1 - torch.stack(cosines).mean()
 
 
@@ -157,6 +167,7 @@ TERMS: dict[str, Callable[[Scene], Tensor]] = {
     "box": box,
 }
 OF_THE_UPDATE = ("update-l2", "update-cosine", "update-layers")
+PRIORS = ("total-variation", "energy", "box")
 
 
 def _pairs(scene: Scene) -> list[tuple[Tensor, Tensor]]:
@@ -167,6 +178,13 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
     return torch.stack([part.sum() for part in parts]).sum()
 
 
+def _length(parts: Iterable[Tensor]) -> Tensor:
+    """L2 norm of all together, at least TINY; unlike a root of squares it has a gradient at zero."""
+    norms = torch.stack([torch.linalg.vector_norm(part) for part in parts])
+    length: Tensor = torch.linalg.vector_norm(norms)
+    return length.clamp(min=TINY)
+
+
 def _apart(value: Tensor, aim: Tensor) -> Tensor:
-    distance: Tensor = torch.linalg.vector_norm(value - aim) / (torch.linalg.vector_norm(aim) + TINY)
-    return distance
+    distance: Tensor = torch.linalg.vector_norm(value - aim)
+    return distance / _length([aim])

@@ -78,9 +78,8 @@ class ServerView:
     def save(self, folder: Path) -> None:
         """``view.safetensors`` with both models and ``view.json`` with the rest; whole files or none."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{side}.{name}": np.ascontiguousarray(value) for side in _SIDES for name, value in self._of(side)}
-        partial = folder / "view.part"
-        save_file(tensors, partial)
+        tensors = {f"{side}.{name}": np.array(value, order="C") for side in _SIDES for name, value in self._of(side)}
+        save_file(tensors, folder / "tensors.part")
         facts = {
             "version": VERSION,
             "recipe": asdict(self.recipe),
@@ -88,8 +87,9 @@ class ServerView:
             "labels": self.labels,
             "order": {side: [name for name, _ in self._of(side)] for side in _SIDES},
         }
-        (folder / "view.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / "view.safetensors")
+        (folder / "facts.part").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        (folder / "tensors.part").replace(folder / "view.safetensors")
+        (folder / "facts.part").replace(folder / "view.json")
 
     def _of(self, side: str) -> list[tuple[str, Any]]:
         return list((self.before if side == "before" else self.after).items())
@@ -100,7 +100,9 @@ class ServerView:
         try:
             facts = json.loads((folder / "view.json").read_text(encoding="utf-8"))
             if facts["version"] != VERSION:
-                raise RunError(f"{folder}: a view of version {facts['version']}, this fedsec reads {VERSION}")
+                raise RunError(
+                    f"{folder}: a view of version {facts['version']}, this fedsec reads {VERSION}: capture it again"
+                )
             sides: dict[str, Arrays] = {side: {} for side in _SIDES}
             with safe_open(folder / "view.safetensors", framework="numpy") as file:
                 for key in file.keys():  # noqa: SIM118  # not a dict
@@ -114,7 +116,7 @@ class ServerView:
                 int(facts["examples"]),
                 None if labels is None else tuple(int(label) for label in labels),
             )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, SafetensorError) as error:
             raise RunError(f"{folder} is no saved view ({error!r}): capture it again") from error
 
 

@@ -1,0 +1,132 @@
+"""Inversions of real updates: each preset runs and repeats itself, and what is no update gives no image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedsec.metrics.similarity import ssim
+from fedsec.probes.batchnorm import ProbeError
+from fedsec.probes.inversion import PRESETS, Canvas, Preset, Reconstruction, invert
+from fedsec.probes.rowspace import recovered_maps
+from fedsec.probes.terms import TERMS, Observed, observe
+from fedsec.types import Images
+from tests.probes.rounds import SMALL, Round, disturbed, images_of, trained
+
+TINY = replace(SMALL, size=16)
+
+
+@pytest.fixture(scope="module")
+def done() -> Round:
+    return trained(TINY)
+
+
+@pytest.fixture(scope="module")
+def seen(done: Round) -> Observed:
+    return observe(done.view, done.replica, next(recovered_maps(done.view, done.replica)))
+
+
+def prior() -> Images:
+    return images_of(TINY, 8, "public").mean(dim=0, keepdim=True).numpy()
+
+
+def run(done: Round, seen: Observed, preset: Preset, iterations: int, **changes: object) -> Reconstruction:
+    options: dict[str, object] = {"count": len(done.images), "labels": done.labels, "prior": prior(), "seed": 0}
+    return invert(done.replica, seen, replace(preset, iterations=iterations), **{**options, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_runs_and_repeats_itself(name: str, done: Round, seen: Observed) -> None:
+    drawn = torch.random.get_rng_state()
+    one, same = (run(done, seen, PRESETS[name], 5) for _ in range(2))
+    np.testing.assert_array_equal(one.images, same.images)
+    assert one.curve == same.curve
+    assert len(one.curve) == 5
+    assert np.isfinite(one.curve).all()
+    assert one.images.shape == tuple(done.images.shape)
+    assert one.images.dtype == np.float32
+    assert np.abs(one.images).max() <= 1
+    assert set(one.terms) == set(PRESETS[name].terms)
+    assert one.loss == min(one.curve)
+    assert one.loss == pytest.approx(sum(PRESETS[name].terms[term] * value for term, value in one.terms.items()))
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+@pytest.mark.parametrize("preset", [PRESETS["row-space"], Preset("", {"update-cosine": 1.0})])
+def test_the_loss_falls(preset: Preset, done: Round, seen: Observed) -> None:
+    found = run(done, seen, preset, 60)
+    assert found.loss < 0.8 * found.curve[0]
+    assert found.curve[-1] < 0.9 * found.curve[0]
+
+
+def test_maps_bring_the_image_nearer(done: Round, seen: Observed) -> None:
+    truth = done.images.numpy()
+    found = run(done, seen, PRESETS["row-space"], 150)
+    assert ssim(truth, found.images)[0] > ssim(truth, prior())[0] + 0.05
+
+
+def test_a_random_update_brings_no_image_nearer(done: Round) -> None:
+    truth, noise = done.images.numpy(), disturbed(done.view, 1, alone=True)
+    start = ssim(truth, prior())[0]
+    for name in ("update-cosine", "update-layers"):
+        preset = Preset("", {name: 1.0}, lr=0.02, start="prior")
+        found = run(done, observe(noise, done.replica), preset, 60)
+        assert ssim(truth, found.images)[0] < start + 0.01
+
+
+def test_the_best_iterate_is_the_lowest_of_the_curve(done: Round, seen: Observed) -> None:
+    """Started at the truth with too fast a rate, it is the first."""
+    preset = Preset("", {"update-cosine": 1.0}, lr=0.5, start="prior")
+    found = run(done, seen, preset, 5, prior=done.images.numpy())
+    assert found.loss == found.curve[0] == min(found.curve) < 1e-4 < found.curve[-1]
+    np.testing.assert_array_equal(found.images, done.images.numpy())
+
+
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if any("update" in t for t in preset.terms)])
+def test_an_update_of_nan_has_no_inversion(name: str, done: Round, seen: Observed) -> None:
+    broken = replace(seen, update={key: torch.full_like(value, torch.nan) for key, value in seen.update.items()})
+    with pytest.raises(FloatingPointError, match="finite loss"):
+        run(done, broken, PRESETS[name], 3)
+
+
+@pytest.mark.parametrize("name", ["bn-only", "row-space"])
+def test_nothing_observed_is_no_reason_to_draw_the_prior(name: str, done: Round, seen: Observed) -> None:
+    with pytest.raises(ProbeError, match="was not observed"):
+        run(done, Observed(seen.update), PRESETS[name], 3)
+    with pytest.raises(ProbeError, match="any term"):
+        run(done, seen, Preset(""), 3)
+
+
+def test_priors_alone_are_a_choice(done: Round, seen: Observed) -> None:
+    found = run(done, Observed(seen.update), Preset("", {"total-variation": 1.0}, start="prior"), 5)
+    assert set(found.terms) == {"total-variation"}
+
+
+def test_labels_that_are_not_known_are_found_beside_the_images(done: Round, seen: Observed) -> None:
+    for name in ("inverting-gradients", "bn-only"):
+        assert np.isfinite(run(done, seen, PRESETS[name], 3, labels=None).curve).all()
+
+
+def test_any_kind_of_prior_and_a_word_each_iteration(done: Round, seen: Observed) -> None:
+    said: list[tuple[int, float]] = []
+    preset = PRESETS["bn-only"]
+    one = run(done, seen, preset, 3, say=lambda *word: said.append(word))
+    same = run(done, seen, preset, 3, prior=prior()[0].astype(np.float64))
+    np.testing.assert_array_equal(one.images, same.images)
+    assert said == list(zip((1, 2, 3), one.curve, strict=True))
+
+
+@pytest.mark.parametrize("size", [15, 16])
+def test_a_canvas_holds_the_images_it_was_given(size: int) -> None:
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for pixels in ("pixels", "spectrum"):
+        torch.testing.assert_close(Canvas(images, pixels).images(), images)
+
+
+def test_every_preset_is_made_of_known_terms() -> None:
+    for preset in PRESETS.values():
+        assert set(preset.terms) <= set(TERMS)
+        assert preset.source
