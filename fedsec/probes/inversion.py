@@ -64,9 +64,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "row-space": Preset(
         "ours: the maps that fedsec.probes.rowspace reads off the update, and the statistics where they were sent",
-        {"maps": 1.0, "statistics": 0.1, "total-variation": 0.1, "box": 10.0},
+        {"maps": 1.0, "statistics": 0.1, "total-variation": 0.15, "box": 10.0},
         iterations=1500,
-        lr=0.02,
+        lr=0.05,
         start="prior",
     ),
 }

@@ -132,28 +132,28 @@ def statistics(scene: Scene) -> Tensor:
 
 
 def maps(scene: Scene) -> Tensor:
-    """Energy of the maps outside the recovered ones, over all of it, summed over images: any scale fits."""
+    """Energy of the maps outside the recovered ones, over all of it, mean over images: any scale fits."""
     assert scene.observed.maps is not None
     mine, aim = scene.entering[0].flatten(1), scene.observed.maps.flatten(1)
     along = (mine * aim).sum(dim=1, keepdim=True) * aim
-    return ((mine - along).square().sum(dim=1) / (mine.square().sum(dim=1) + TINY)).sum()
+    return ((mine - along).square().sum(dim=1) / (mine.square().sum(dim=1) + TINY)).mean()
 
 
 def total_variation(scene: Scene) -> Tensor:
-    """Mean absolute difference of neighbouring pixels (Rudin et al. 1992, anisotropic), summed over images."""
+    """Mean absolute difference of neighbouring pixels (Rudin et al. 1992, anisotropic), mean over images."""
     x = scene.images
     across, down = (x[..., 1:] - x[..., :-1]).abs(), (x[..., 1:, :] - x[..., :-1, :]).abs()
-    return (across.mean(dim=(1, 2, 3)) + down.mean(dim=(1, 2, 3))).sum()
+    return across.mean() + down.mean()
 
 
 def energy(scene: Scene) -> Tensor:
-    """Mean squared pixel, summed over images (the L2 prior of Yin et al. 2021)."""
-    return scene.images.square().mean(dim=(1, 2, 3)).sum()
+    """Mean squared pixel, mean over images (the L2 prior of Yin et al. 2021)."""
+    return scene.images.square().mean()
 
 
 def box(scene: Scene) -> Tensor:
-    """Mean squared excess over [-1, 1], summed over images."""
-    return (scene.images - scene.images.clamp(-1, 1)).square().mean(dim=(1, 2, 3)).sum()
+    """Mean squared excess over [-1, 1], mean over images."""
+    return (scene.images - scene.images.clamp(-1, 1)).square().mean()
 
 
 TERMS: dict[str, Callable[[Scene], Tensor]] = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -24,9 +27,8 @@ def start() -> list[np.ndarray]:
     return list(network_arrays(new_network(NetworkSpec("convnet"), seed=1)).values())
 
 
-def client(**changes: object) -> ClassifierClient:
-    recipe = Recipe(**{**RECIPE.__dict__, **changes})  # type: ignore[arg-type]
-    return ClassifierClient(recipe, rows(), partition=2, seed=5)
+def client(**changes: Any) -> ClassifierClient:
+    return ClassifierClient(replace(RECIPE, **changes), rows(), partition=2, seed=5)
 
 
 def test_captured_is_what_was_sent() -> None:

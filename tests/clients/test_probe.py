@@ -36,7 +36,8 @@ def strangers(chests: Rows) -> Images:
 
 @pytest.fixture(scope="module")
 def prior(strangers: Images) -> Images:
-    return strangers.mean(axis=0, keepdims=True)
+    mean: Images = strangers.mean(axis=0, keepdims=True)
+    return mean
 
 
 def test_the_statistics_of_one_image_single_it_out(chests: Rows, strangers: Images) -> None:
@@ -66,18 +67,18 @@ def test_the_images_own_update_draws_it(chests: Rows, prior: Images) -> None:
 
 
 def test_an_update_that_says_too_much_does_not_leave(chests: Rows, prior: Images) -> None:
-    kind = {"partition": 0, "seed": 0, "prior": prior, "iterations": 100}
+    own = chests.take(np.array([0]))
+    limited = InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=prior, iterations=100, limit=0.01)
     with pytest.raises(ReplyError, match=r"update withheld: .* limit is 0\.01; train on more"):
-        InversionProbeClient(RECIPE, chests.take(np.array([0])), limit=0.01, **kind).fit(start(), {"round": 1})
+        limited.fit(start(), {"round": 1})
 
 
 def test_a_leak_that_cannot_be_measured_does_not_leave_either(chests: Rows, prior: Images) -> None:
-    own, unlike = chests.take(np.array([0])), -prior
-    kind = {"partition": 0, "seed": 0, "prior": unlike, "iterations": 5}
-    limited = InversionProbeClient(RECIPE, own, limit=10.0, **kind)
+    own = chests.take(np.array([0]))
+    limited = InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=-prior, iterations=5, limit=10.0)
     with pytest.raises(ReplyError, match="withheld"):
         limited.fit(start(), {"round": 1})
-    InversionProbeClient(RECIPE, own, **kind).fit(start(), {"round": 1})
+    InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=-prior, iterations=5).fit(start(), {"round": 1})
 
 
 def test_many_images_in_a_wide_batch_give_the_prior(chests: Rows, prior: Images) -> None:

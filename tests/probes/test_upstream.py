@@ -39,7 +39,7 @@ def entering(replica: Replica, layer: str, rows: Rows) -> np.ndarray:
     images = torch.from_numpy(rows.pixels.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         values = replica.entering(layer, images)[0].double().numpy()
-    return values / np.linalg.norm(values)
+    return np.asarray(values / np.linalg.norm(values))
 
 
 def test_the_map_before_the_stride_comes_back(view: ServerView, rows: Rows) -> None:
