@@ -83,8 +83,10 @@ def main() -> None:
     parser.add_argument("--png", type=Path, help="folder for one picture a split")
     options = parser.parse_intermixed_args()
     matrix = read_matrix(options.file, options.profile, options.settings)
-    for split in matrix.splits:
-        board = standings(matrix, split, options.cells)
+    boards = {split: standings(matrix, split, options.cells) for split in matrix.splits}
+    if not any(board.record.finished() for board in boards.values()):
+        parser.error(f"{options.cells} has no finished cell of these settings: give those of the run, data.source too")
+    for split, board in boards.items():
         if not board.record.finished():
             continue
         print(f"\n### Split: {split}")
