@@ -19,6 +19,7 @@ from fedsec.images import to_images
 from fedsec.metrics.similarity import Rdlv, matched, pairwise, rdlv, ssim
 from fedsec.probes.batchnorm import Moments, moment_likelihood, noise_gain, recovered, steps_taken
 from fedsec.probes.inversion import PRESETS, invert
+from fedsec.probes.labels import only_label
 from fedsec.probes.replica import Replica
 from fedsec.probes.terms import observe
 from fedsec.probes.upstream import nearest_maps
@@ -103,16 +104,17 @@ class InversionProbeClient(ClassifierClient):
 
 
 def inverted(
-    view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0, labels: np.ndarray | None = None
+    view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0
 ) -> tuple[Images, dict[str, float]]:
     """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
-    which 'row-space' can read no maps gives the prior, with ``maps`` 0."""
+    which 'row-space' can read no maps gives the prior, with ``maps`` 0. The label of one image is read from the view,
+    those of several are optimised with the images."""
     chosen = PRESETS[preset] if not iterations else replace(PRESETS[preset], iterations=iterations)
     replica = Replica(view.recipe, view.before)
     maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
     if maps is None and "maps" in chosen.terms:
         return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
-    known = None if labels is None else torch.from_numpy(labels)
+    known = torch.tensor([only_label(view)]) if view.examples == 1 else None
     found = invert(
         replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
     )

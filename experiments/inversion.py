@@ -33,9 +33,11 @@ from fedsec.probes.released import released
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
-from fedsec.types import Dataset, Images, Labels, Rows
+from fedsec.types import Dataset, Images, Rows
 
 WARM_BATCH = 16
+ENLARGED = 3
+"""Sides of a pixel in the strips."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,6 @@ class Site:
 
     view: ServerView
     truth: Images
-    labels: Labels
 
 
 def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
@@ -71,7 +72,7 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
         assert view is not None
         rng = stream(options.seed, "client", place + 1, "noise")
         view = replace(view, after=percentile_noise(view.before, view.after, options.noise, rng))
-        found.append(Site(view, to_images(rows.pixels), rows.labels))
+        found.append(Site(view, to_images(rows.pixels)))
     return found
 
 
@@ -83,7 +84,7 @@ def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) ->
     if name == "released":
         kind = {"iterations": iterations} if iterations else {}
         return released(site.view, prior=prior, seed=options.seed, **kind), {}
-    return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations, labels=site.labels)
+    return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations)
 
 
 def scored(truth: Images, images: Images, prior: Images) -> dict[str, float]:
@@ -136,7 +137,9 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
             say(f"site {place} {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
         if options.png:
-            save_png(grid(to_pixels(np.concatenate(strips)), len(site.truth)), options.png / f"site-{place}.png")
+            columns = len(site.truth) if len(site.truth) > 1 else len(strips)
+            sheet = grid(to_pixels(np.concatenate(strips)), columns)
+            save_png(sheet.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2), options.png / f"site-{place}.png")
     return results
 
 
