@@ -21,7 +21,7 @@ from fedsec.probes.batchnorm import Moments, moment_likelihood, noise_gain, reco
 from fedsec.probes.inversion import PRESETS, invert
 from fedsec.probes.labels import only_label
 from fedsec.probes.replica import Replica
-from fedsec.probes.terms import observe
+from fedsec.probes.terms import OF_THE_UPDATE, observe
 from fedsec.probes.upstream import nearest_maps
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Images, Rows
@@ -62,9 +62,9 @@ class BatchNormProbeClient(ClassifierClient):
 
 class InversionProbeClient(ClassifierClient):
     """Inverts its own update by ``preset`` and reports ``probe-rdlv`` (mean) and ``probe-rdlv-max`` over its images,
-    against ``prior`` (1, c, s, s), a public image. Above ``limit`` the update does not leave: ``fit`` raises a
-    ReplyError that says why, and the server drops the reply with that reason. A leak that cannot be measured counts as
-    above any limit. ``inf`` withholds nothing.
+    against ``prior`` (1, c, s, s), a public image, and ``probe-maps`` (see ``leak``). Above ``limit`` the update does
+    not leave: ``fit`` raises a ReplyError that says why, and the server drops the reply with that reason. A leak that
+    cannot be measured counts as above any limit. ``inf`` withholds nothing.
 
     The release's filter empties the update instead; an empty update would enter the average.
     """
@@ -88,19 +88,20 @@ class InversionProbeClient(ClassifierClient):
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         sent, examples, told = super().fit(parameters, config)
         assert self.captured is not None
-        leak = self.leak(self.captured)
+        leak, maps = self.leak(self.captured)
         if self.limit < math.inf and not leak.max <= self.limit:
             raise ReplyError(
                 f"update withheld: the likeliest reconstruction has RDLV {leak.max:.2f}, this site's limit is "
                 f"{self.limit:g}; train on more images or steps a round, or add noise"
             )
-        return sent, examples, {**told, "probe-rdlv": leak.mean, "probe-rdlv-max": leak.max}
+        return sent, examples, {**told, "probe-rdlv": leak.mean, "probe-rdlv-max": leak.max, "probe-maps": maps}
 
-    def leak(self, view: ServerView) -> Rdlv:
-        """What of this site's images the server can draw from ``view``; NaN means the prior is like none of them."""
+    def leak(self, view: ServerView) -> tuple[Rdlv, float]:
+        """What of this site's images the server can draw from ``view``, NaN where the prior is like none of them; and
+        how many values an image 'row-space' read: 0 says that it found nothing, not that there is nothing."""
         truth = to_images(self.rows.pixels)
-        images, _ = inverted(view, self.preset, prior=self.prior, seed=self.seed, iterations=self.iterations)
-        return rdlv(truth, images, self.prior)
+        images, said = inverted(view, self.preset, prior=self.prior, seed=self.seed, iterations=self.iterations)
+        return rdlv(truth, images, self.prior), said.get("maps", 0.0)
 
 
 def inverted(
@@ -114,7 +115,8 @@ def inverted(
     maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
     if maps is None and "maps" in chosen.terms:
         return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
-    known = torch.tensor([only_label(view)]) if view.examples == 1 else None
+    trains = any(name in OF_THE_UPDATE for name in chosen.terms)
+    known = torch.tensor([only_label(view)]) if trains and view.examples == 1 else None
     found = invert(
         replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
     )

@@ -58,6 +58,7 @@ def test_the_images_own_update_draws_it(chests: Rows, prior: Images) -> None:
     client = InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=prior, iterations=300)
     _, _, told = client.fit(start(), {"round": 1})
     assert float(told["probe-rdlv"]) > 0.2
+    assert told["probe-maps"] == 128 // 2 * 8 * 8
     view = client.captured
     assert view is not None
     images, said = inverted(view, "row-space", prior=prior, seed=0, iterations=300)
