@@ -11,7 +11,7 @@ from flwr.client import NumPyClient
 from flwr.common.typing import NDArrays, Scalar
 
 from fedsec.images import to_images
-from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.networks import new_network
 from fedsec.models.training import load_network, network_arrays
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.seeds import stream
@@ -36,8 +36,7 @@ class ClassifierClient(NumPyClient):
         images, and the mean training loss.
         """
         recipe = self.recipe
-        spec = NetworkSpec(recipe.network, recipe.norm, recipe.channels, recipe.classes)
-        network = new_network(spec, seed=self.seed)
+        network = new_network(recipe.spec, seed=self.seed)
         before: Arrays = dict(zip(network_arrays(network), parameters, strict=True))
         load_network(network, before)
         network.to(self.device).train()

@@ -26,7 +26,7 @@ from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import psnr, rdlv, ssim
-from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.networks import new_network
 from fedsec.models.training import network_arrays
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.probes.released import released
@@ -54,8 +54,7 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
     own, others = np.split(order, [options.sites * options.images])
     steps = options.images // options.batch
     recipe = Recipe(norm=options.norm, channels=data.channels, classes=len(data.class_names), size=data.size)
-    spec = NetworkSpec(recipe.network, recipe.norm, recipe.channels, recipe.classes)
-    model = list(network_arrays(new_network(spec, seed=options.seed)).values())
+    model = list(network_arrays(new_network(recipe.spec, seed=options.seed)).values())
     if options.warm:
         warm = replace(recipe, steps=options.warm, batch=WARM_BATCH)
         model, _, told = ClassifierClient(warm, data.rows(others), partition=0, seed=options.seed).fit(

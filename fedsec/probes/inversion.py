@@ -137,7 +137,7 @@ def invert(
         targets = torch.softmax(logits, dim=1) if joint or labels is None else labels
         scene = Scene(replica, observed, images, targets)
         if any(name in OF_THE_UPDATE for name in chosen):
-            _ = scene.trained
+            _ = scene.matched
         values = {name: TERMS[name](scene) for name in chosen}
         loss = torch.stack([weight * values[name] for name, weight in chosen.items()]).sum()
         gradients = torch.autograd.grad(loss, moved, allow_unused=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedsec.probes.batchnorm import recovered
+from fedsec.probes.products import products
 from fedsec.probes.replica import BatchMoments, Replica, Weights, local_update
 from fedsec.probes.rowspace import Maps
 from fedsec.probes.view import ServerView
@@ -32,6 +33,11 @@ class Observed:
     moments: Sequence[BatchMoments] = ()
     layer: str = ""
     maps: Tensor | None = None
+
+    @cached_property
+    def squares(self) -> Weights:
+        """Squared norm of each tensor of the update."""
+        return {name: value.square().sum() for name, value in self.update.items()}
 
 
 def observe(view: ServerView, replica: Replica, maps: Maps | None = None) -> Observed:
@@ -74,6 +80,19 @@ class Scene:
         return local_update(self.replica, list(zip(self.batches, targets, strict=True)))
 
     @cached_property
+    def matched(self) -> tuple[list[tuple[Tensor, Tensor, Tensor]], list[list[BatchMoments]]]:
+        """<a, b>, <a, a> and <b, b> of each tensor, a the guess's update and b the observed one; and the moments of
+        each local step. One step needs no update for it (``fedsec.probes.products``)."""
+        aims = self.observed.update
+        if self.replica.recipe.steps == 1:
+            assert len(self.batches) == 1, f"{len(self.batches)} batches in a round of one step"
+            found, seen = products(self.replica, aims, self.images, self.targets)
+            return [(*found[name], self.observed.squares[name]) for name in found], [seen]
+        update, steps = self.trained
+        triples = [((a * aims[n]).sum(), a.square().sum(), self.observed.squares[n]) for n, a in update.items()]
+        return triples, steps
+
+    @cached_property
     def entering(self) -> tuple[Tensor, list[list[BatchMoments]]]:
         """What enters the observed layer, and each batch's moments on the way; all with the weights sent out."""
         passes = [self.replica.entering(self.observed.layer, images) for images in self.batches]
@@ -87,6 +106,8 @@ class Scene:
         """
         if "trained" in self.__dict__:
             steps = self.trained[1]
+        elif "matched" in self.__dict__:
+            steps = self.matched[1]
         elif self.observed.layer:
             steps = self.entering[1]
         else:
@@ -105,21 +126,18 @@ class Scene:
 
 def update_l2(scene: Scene) -> Tensor:
     """Squared distance of the updates over the observed one's squared norm (DLG, Zhu et al. 2019, scaled)."""
-    pairs = _pairs(scene)
-    return _total((a - b).square() for a, b in pairs) / _length(b for _, b in pairs).square()
+    ab, aa, bb = _sums(scene)
+    return (aa - 2 * ab + bb) / bb.clamp(min=TINY**2)
 
 
 def update_cosine(scene: Scene) -> Tensor:
     """1 - cosine of the whole updates (Geiping et al. 2020, eq. 4)."""
-    pairs = _pairs(scene)
-    lengths = _length(a for a, _ in pairs) * _length(b for _, b in pairs)
-    return 1 - _total(a * b for a, b in pairs) / lengths
+    return 1 - _cosine(*_sums(scene))
 
 
 def update_layers(scene: Scene) -> Tensor:
     """1 - cosine, tensor by tensor, averaged: small tensors count as much as large ones."""
-    cosines = [(a * b).sum() / (_length([a]) * _length([b])) for a, b in _pairs(scene)]
-    return 1 - torch.stack(cosines).mean()
+    return 1 - torch.stack([_cosine(*triple) for triple in scene.matched[0]]).mean()
 
 
 def statistics(scene: Scene) -> Tensor:
@@ -170,12 +188,16 @@ OF_THE_UPDATE = ("update-l2", "update-cosine", "update-layers")
 PRIORS = ("total-variation", "energy", "box")
 
 
-def _pairs(scene: Scene) -> list[tuple[Tensor, Tensor]]:
-    return [(change, scene.observed.update[name]) for name, change in scene.trained[0].items()]
+def _sums(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+    """<a, b>, <a, a> and <b, b> of the whole updates."""
+    ab, aa, bb = (torch.stack(parts).sum() for parts in zip(*scene.matched[0], strict=True))
+    return ab, aa, bb
 
 
-def _total(parts: Iterable[Tensor]) -> Tensor:
-    return torch.stack([part.sum() for part in parts]).sum()
+def _cosine(ab: Tensor, aa: Tensor, bb: Tensor) -> Tensor:
+    """Norms are at least TINY; they have a gradient at zero."""
+    lengths: Tensor = aa.clamp(min=TINY**2).sqrt() * bb.clamp(min=TINY**2).sqrt()
+    return ab / lengths
 
 
 def _length(parts: Iterable[Tensor]) -> Tensor:
