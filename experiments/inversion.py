@@ -26,7 +26,7 @@ from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import psnr, rdlv, ssim
-from fedsec.models.networks import new_network
+from fedsec.models.networks import NETWORKS, NORMS, new_network
 from fedsec.models.training import network_arrays
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.probes.released import released
@@ -53,7 +53,9 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
     order = stream(options.seed, "sites").permutation(data.train)
     own, others = np.split(order, [options.sites * options.images])
     steps = options.images // options.batch
-    recipe = Recipe(norm=options.norm, channels=data.channels, classes=len(data.class_names), size=data.size)
+    recipe = Recipe(
+        options.network, options.norm, channels=data.channels, classes=len(data.class_names), size=data.size
+    )
     model = list(network_arrays(new_network(recipe.spec, seed=options.seed)).values())
     if options.warm:
         warm = replace(recipe, steps=options.warm, batch=WARM_BATCH)
@@ -117,23 +119,33 @@ def _spread(values: list[float]) -> str:
     return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
-def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def prepare(options: argparse.Namespace) -> tuple[Images, Images, list[Site]]:
+    """The public test images, their mean (1, c, s, s) as prior, and the sites."""
     flat = {"data.source": options.source, "data.size": options.size, **parse_settings(options.settings)}
     data = load(RunConfig.from_flat(flat).data)
-    prior = to_images(data.rows(data.test).pixels).mean(axis=0, keepdims=True)
+    public = to_images(data.rows(data.test).pixels)
+    return public, public.mean(axis=0, keepdims=True), sites(data, options)
+
+
+def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    _, prior, found = prepare(options)
     results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
-    for place, site in enumerate(sites(data, options)):
+    for place, site in enumerate(found):
         strips = [site.truth]
         for name in options.attacks:
-            key = f"{name} {place}"
-            if key not in results or options.png:
+            key, kept = f"{name} {place}", options.png / f"site-{place}-{name}.npy" if options.png else None
+            if key not in results or (kept and not kept.is_file()):
                 started = time.monotonic()
                 images, told = attack(name, site, prior, options)
                 seconds = time.monotonic() - started
                 results[key] = {**scored(site.truth, images, prior), **told, "seconds": seconds}
-                strips.append(placed(site.truth, images))
+                if kept:
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    np.save(kept, images)
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
+            if kept:
+                strips.append(placed(site.truth, np.load(kept)))
             say(f"site {place} {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
         if options.png:
             columns = len(site.truth) if len(site.truth) > 1 else len(strips)
@@ -142,22 +154,29 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
     return results
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def site_parser(description: str | None) -> argparse.ArgumentParser:
+    """What decides the sites."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="'phantom', or a folder, CSV or .npz of real images")
     parser.add_argument("settings", nargs="*", help="data.modality=chest and other keys of [data]")
-    parser.add_argument("--attacks", default="prior,released,bn-only,bn-update,row-space", help="of PRESETS, or these")
     parser.add_argument("--sites", type=int, default=8)
     parser.add_argument("--images", type=int, default=1, help="a site's training images")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--norm", default="batch", choices=["batch", "frozen", "group", "layer", "none"])
+    parser.add_argument("--network", default="resnet18", choices=list(NETWORKS))
+    parser.add_argument("--norm", default="batch", choices=list(NORMS))
     parser.add_argument("--warm", type=int, default=60, help="steps of the global model before the round")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--iterations", default="", help="e.g. 'released=4000,bn-update=2000'; the presets' otherwise")
     parser.add_argument("--noise", type=float, default=0.0, help="sigma0: noise over the update's 95th percentile")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path, help="folder for a strip a site: the truth, then each attack")
+    parser.add_argument("--json", type=Path, help="where finished results are kept; they are not made again")
+    return parser
+
+
+def main() -> None:
+    parser = site_parser(__doc__)
+    parser.add_argument("--attacks", default="prior,released,bn-only,bn-update,row-space", help="of PRESETS, or these")
+    parser.add_argument("--iterations", default="", help="e.g. 'released=4000,bn-update=2000'; the presets' otherwise")
+    parser.add_argument("--png", type=Path, help="folder for a strip a site (truth, then each attack) and its arrays")
     options = parser.parse_intermixed_args()
     options.attacks = options.attacks.split(",")
     pairs = [pair.split("=") for pair in options.iterations.split(",") if pair]

@@ -89,8 +89,8 @@ class Tapped(nn.Conv2d):
     def of(cls, conv: nn.Conv2d) -> Tapped:
         """The same layer with the same parameter."""
         kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
-        square = len({*kernel}) == len({*stride}) == len({*padding}) == 1
-        assert square and conv.bias is None and conv.groups == 1 and conv.dilation == (1, 1), conv
+        assert len({*kernel}) == len({*stride}) == len({*padding}) == 1, conv
+        assert (conv.bias, conv.groups, conv.dilation) == (None, 1, (1, 1)), conv
         tapped = cls(
             conv.in_channels, conv.out_channels, kernel[0], stride[0], int(padding[0]), bias=False, device="meta"
         )
@@ -103,16 +103,17 @@ class Tapped(nn.Conv2d):
         self.entered = images
         return self._convolved(images, self.weight) + self.added
 
+    def pays(self, positions: int) -> bool:
+        """Whether ``product`` over this many positions costs less than the gradient itself."""
+        depth = self.in_channels * self.kernel_size[0] ** 2
+        return positions * (depth + self.out_channels) < 2 * depth * self.out_channels
+
     def product(self, errors: Tensor, observed: Tensor) -> Product:
         """<a, b> and <a, a> of this weight's gradient a, from ``errors`` (n, out, h', w') at what came out."""
+        along = (errors * self._convolved(self.entered, observed)).sum()
         rows = patches(self.entered, self.kernel_size[0], self.stride[0], int(self.padding[0])).flatten(0, 1)
         deltas = errors.flatten(2).transpose(1, 2).flatten(0, 1)
-        positions, depth, out = rows.shape[0], rows.shape[1], deltas.shape[1]
-        if positions * (depth + out) < 2 * depth * out:
-            along = (errors * self._convolved(self.entered, observed)).sum()
-            return along, ((rows @ rows.T) * (deltas @ deltas.T)).sum()
-        gradient = deltas.T @ rows
-        return (gradient * observed.flatten(1)).sum(), gradient.square().sum()
+        return along, ((rows @ rows.T) * (deltas @ deltas.T)).sum()
 
     def _convolved(self, images: Tensor, weight: Tensor) -> Tensor:
         out: Tensor = Convolved.apply(images, weight, self.stride[0], int(self.padding[0]))

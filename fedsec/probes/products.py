@@ -11,6 +11,8 @@ It holds for one local step, whose gradient is taken at the weights that were se
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,9 +26,10 @@ def products(
 ) -> tuple[dict[str, Product], list[BatchMoments]]:
     """Name -> (<a, b>, <a, a>), a = what one step of the recipe on this batch changes, b the ``observed`` change; and
     the batch's moments. Differentiable once by images and targets."""
-    taps = replica.taps
+    shapes = {name: (len(images), *shape) for name, shape in replica.shapes.items()}
+    taps = {name: tap for name, tap in replica.taps.items() if tap.pays(math.prod(shapes[name]) // tap.out_channels)}
     own = {name: value for name, value in replica.weights.items() if name.removesuffix(".weight") not in taps}
-    nothing = {name: images.new_zeros((len(images), *shape)) for name, shape in replica.shapes.items()}
+    nothing = {name: images.new_zeros(shapes[name]) for name in taps}
 
     def loss(weights: Weights, added: Weights) -> tuple[Tensor, list[BatchMoments]]:
         for name, tap in taps.items():
