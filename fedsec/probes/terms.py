@@ -63,12 +63,14 @@ def _tensor(values: npt.NDArray[np.float64], device: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Scene:
-    """One guess: ``images`` (n, c, s, s) and ``targets`` (n,) labels or (n, classes) probabilities."""
+    """One guess: ``images`` (n, c, s, s) and ``targets`` (n,) labels or (n, classes) probabilities; ``group``
+    (n, c, s, s): what several restarts agree on."""
 
     replica: Replica
     observed: Observed
     images: Tensor
     targets: Tensor
+    group: Tensor | None = None
 
     @property
     def batches(self) -> list[Tensor]:
@@ -174,6 +176,12 @@ def box(scene: Scene) -> Tensor:
     return (scene.images - scene.images.clamp(-1, 1)).square().mean()
 
 
+def group(scene: Scene) -> Tensor:
+    """Mean squared distance from what the restarts agree on, mean over images (Yin et al. 2021, eq. 11)."""
+    assert scene.group is not None
+    return (scene.images - scene.group).square().mean()
+
+
 TERMS: dict[str, Callable[[Scene], Tensor]] = {
     "update-l2": update_l2,
     "update-cosine": update_cosine,
@@ -183,9 +191,10 @@ TERMS: dict[str, Callable[[Scene], Tensor]] = {
     "total-variation": total_variation,
     "energy": energy,
     "box": box,
+    "group": group,
 }
 OF_THE_UPDATE = ("update-l2", "update-cosine", "update-layers")
-PRIORS = ("total-variation", "energy", "box")
+PRIORS = ("total-variation", "energy", "box", "group")
 
 
 def _sums(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
