@@ -77,7 +77,9 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
     return found
 
 
-def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) -> tuple[Images, dict[str, float]]:
+def attack(
+    name: str, site: Site, prior: Images, public: Rows, options: argparse.Namespace
+) -> tuple[Images, dict[str, float]]:
     """Reconstructions, and what the attack says of itself."""
     if name == "prior":
         return np.broadcast_to(prior, site.truth.shape).copy(), {}
@@ -85,7 +87,7 @@ def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) ->
     if name == "released":
         kind = {"iterations": iterations} if iterations else {}
         return released(site.view, prior=prior, seed=options.seed, **kind), {}
-    return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations)
+    return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations, public=public)
 
 
 def scored(truth: Images, images: Images, prior: Images) -> dict[str, float]:
@@ -119,16 +121,16 @@ def _spread(values: list[float]) -> str:
     return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
-def prepare(options: argparse.Namespace) -> tuple[Images, Images, list[Site]]:
-    """The public test images, their mean (1, c, s, s) as prior, and the sites."""
+def prepare(options: argparse.Namespace) -> tuple[Rows, Images, list[Site]]:
+    """The public test rows, the mean (1, c, s, s) of their images as prior, and the sites."""
     flat = {"data.source": options.source, "data.size": options.size, **parse_settings(options.settings)}
     data = load(RunConfig.from_flat(flat).data)
-    public = to_images(data.rows(data.test).pixels)
-    return public, public.mean(axis=0, keepdims=True), sites(data, options)
+    public = data.rows(data.test)
+    return public, to_images(public.pixels).mean(axis=0, keepdims=True), sites(data, options)
 
 
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-    _, prior, found = prepare(options)
+    public, prior, found = prepare(options)
     results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
     for place, site in enumerate(found):
         strips = [site.truth]
@@ -136,7 +138,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
             key, kept = f"{name} {place}", options.png / f"site-{place}-{name}.npy" if options.png else None
             if key not in results or (kept and not kept.is_file()):
                 started = time.monotonic()
-                images, told = attack(name, site, prior, options)
+                images, told = attack(name, site, prior, public, options)
                 seconds = time.monotonic() - started
                 results[key] = {**scored(site.truth, images, prior), **told, "seconds": seconds}
                 if kept:

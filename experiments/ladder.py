@@ -17,6 +17,7 @@ import torch
 
 from clients.probe import placed
 from experiments.inversion import Site, prepare, site_parser
+from fedsec.images import to_images
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
 from fedsec.metrics.similarity import psnr, rdlv, ssim
 from fedsec.probes.ladder import LEAKS, RUNGS, climb
@@ -89,13 +90,14 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     rungs = options.rungs.split(",")
     torch.set_num_threads(1)
-    public, prior, found = prepare(options)
+    rows, prior, found = prepare(options)
+    public = to_images(rows.pixels[:PUBLIC])
     results: Results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
     for place, site in enumerate(found):
         for rung in rungs:
             key = f"{rung} {place}"
             if key not in results:
-                results[key] = climbed(rung, site, public[:PUBLIC], prior, options)
+                results[key] = climbed(rung, site, public, prior, options)
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
             print(

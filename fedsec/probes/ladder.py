@@ -119,7 +119,8 @@ def climb(
     """Reconstructions of all of ``view``'s images by one of RUNGS, and what the attack says of itself.
 
     ``prior`` (1, c, s, s) is what 'prior-only' answers, untouched: priors alone would be optimised to a flat image.
-    It is also the answer where no maps can be read (``maps`` 0). Labels as in ``iDLG`` for one image, else optimised.
+    It is also the answer where no maps can be read (``maps`` 0). The label of one image is read from the
+    view, those of several are optimised with the images.
     """
     rung, replica = RUNGS[name], Replica(view.recipe, view.before)
     nothing = np.repeat(prior, view.examples, axis=0)
