@@ -89,8 +89,11 @@ def _classifier_checks(config: RunConfig) -> list[str]:
         mistakes.append(f"privacy.image-bound: DP-SGD is of a discriminator, which {task} lacks")
     if name == "dp-fixed" and config.privacy.noised_by == "clients":
         mistakes.append(f"privacy.noised-by = 'clients': {task} leaves the noise to the server")
-    if name.startswith("dp-") and config.classifier.norm in ("batch", "frozen") and sends_statistics(config):
+    sends = config.classifier.sends
+    if name.startswith("dp-") and config.classifier.norm in ("batch", "frozen") and sends == "statistics":
         mistakes.append("classifier.sends = 'statistics': noise can make a variance negative; dp-* needs 'weights'")
+    if config.classifier.norm == "frozen" and sends == "weights":
+        mistakes.append("classifier.norm = 'frozen': all must use the same statistics; send them, or take another norm")
     unknown = [attack for attack in audits(config.leakage) if attack not in AUDITS]
     if unknown or not audits(config.leakage):
         mistakes.append(f"leakage.attacks = {config.leakage.attacks!r}: must be of {', '.join(AUDITS)}")
@@ -98,15 +101,15 @@ def _classifier_checks(config: RunConfig) -> list[str]:
         strange = [attack for attack in pairs(config.leakage.iterations) if attack not in AUDITS]
     except ValueError:
         strange = [config.leakage.iterations]
+    if config.leakage.limit and config.leakage.probe != "inversion":
+        mistakes.append(
+            f"leakage.limit = {config.leakage.limit}: only leakage.probe = 'inversion' measures what it limits"
+        )
     if strange:
         mistakes.append(
             f"leakage.iterations = {config.leakage.iterations!r}: write 'attack=number', e.g. 'bn-only=300'"
         )
     return mistakes
-
-
-def sends_statistics(config: RunConfig) -> bool:
-    return config.classifier.sends == "statistics"
 
 
 def audits(leakage: Leakage) -> list[str]:

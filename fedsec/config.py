@@ -108,6 +108,11 @@ class RunConfig:
         return tuple(integers(self.measure.utility))
 
     @property
+    def ema(self) -> float:
+        """Decay a round of the server's average over rounds; a classifier is scored as it is broadcast."""
+        return self.gan.ema if self.train.task == "gan" else 0.0
+
+    @property
     def batches(self) -> tuple[int, ...]:
         """``classifier.batches``; empty when ``train.batch`` holds for all."""
         return tuple(integers(self.classifier.batches))

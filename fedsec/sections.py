@@ -217,8 +217,11 @@ class Leakage:
         "row-space", meaning="attacks of an audit, e.g. 'bn-only,row-space'; the prior is always there"
     )
     iterations: str = setting("", meaning="fewer iterations than the attack's own, e.g. 'bn-only=300'")
+    probe: Literal["none", "statistics", "inversion"] = setting(
+        "none", meaning="what a site tries on its own update each round before it leaves"
+    )
     limit: float = setting(
-        0.0, at_least(0), meaning="largest RDLV of its own images at which a site lets its update go; 0 = no limit"
+        0.0, at_least(0), meaning="inversion: largest RDLV at which a site lets its update go; 0 = no limit"
     )
     keep: bool = setting(False, meaning="keep what the server holds after each audited reply under views/ (90 MB each)")
 
