@@ -17,7 +17,9 @@ from fedsec.errors import ConfigError, RunError
 from fedsec.probes.audit import ATTACKS
 from fedsec.probes.view import ServerView
 from fedsec.reports import runlog
+from fedsec.reports.page import write_report
 from fedsec.reports.record import RunRecord
+from fedsec.reports.risk import write_risk
 from fedsec.server_app import run_experiment
 from tests.local_grid import LocalGrid
 
@@ -104,6 +106,33 @@ def test_probing_sites_report_numbers(tmp_path: Path) -> None:
     told = {row.partition: row.values for row in record.finished()["vanilla", 0].leaks}
     assert told[0]["steps"] == 2
     assert told[2]["rank"] == 1, "one image's statistics single it out"
+
+
+def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
+    arms = {"plain": {}, "noise-9": {"classifier.noise": 9.0}, "noise-1": {"classifier.noise": 1.0}}
+    _, folder = run(config(tmp_path, run__arms=json.dumps(arms), train__rounds=1, leakage__sites="0,2"))
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert write_report(folder).read_text(encoding="utf-8") == text
+    for part in (
+        "In plain, a server that only looks could draw images of",
+        "site 2, plain",
+        "RDLV over sigma0",
+        "prior",
+    ):
+        assert part in text, part
+    assert text.count("data:image/png;base64,") == 6, "a picture for each arm and site"
+    sheets = write_risk(folder)
+    assert sheets is not None
+    told = sheets.read_text(encoding="utf-8")
+    assert [told.count(f"<h1>Site {site}:") for site in (0, 1, 2)] == [1, 0, 1]
+    assert "In each of the 1 rounds the site trains on 1 image in 1 step of 1." in told
+    assert str(tmp_path) not in text + told
+
+
+def test_without_audits_there_is_no_risk_sheet(tmp_path: Path) -> None:
+    _, folder = run(config(tmp_path, leakage__every=0, train__rounds=1))
+    assert write_risk(folder) is None
+    assert "No update was attacked in this run" in write_report(folder).read_text(encoding="utf-8")
 
 
 ARMS = {
