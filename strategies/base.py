@@ -93,7 +93,11 @@ class RoundStrategy(Strategy):
         return list(nodes)
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
-        """Uniform weights, as the release: 1/n whatever a client says about its number of images."""
+        """Of generators uniform weights, as the FedDetect release: 1/n whatever a client says of its number of images.
+        Of classifiers by that number, unless ``classifier.weighting`` says otherwise (McMahan et al. 2017)."""
+        if self.config.train.task == "classifier" and self.config.classifier.weighting == "images":
+            total = sum(fit.examples for fit in fits)
+            return Weighing({fit.partition: fit.examples / total for fit in fits})
         return Weighing({fit.partition: 1 / len(fits) for fit in fits})
 
     def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
