@@ -172,6 +172,11 @@ class Defence:
         "none", meaning="what stands in front of a reducer"
     )
     root: int = setting(100, at_least(1), meaning="fltrust: clean images at the server")
+    bound: float = setting(
+        0.0,
+        at_least(0),
+        meaning="weighing defences: longest update that counts whole, over the round's median length; 0 = none",
+    )
 
     @property
     def reads_losses(self) -> bool:

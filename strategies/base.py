@@ -20,6 +20,7 @@ from fedsec.seeds import stream
 from fedsec.types import Arrays, Dataset, Fit, Vector
 from fedsec.weights import Layout, Updates
 from strategies.adversary import Adversary
+from strategies.geometry import weighted_sum, within
 from strategies.reducers import mean
 
 MOST_UNHEARD = 3
@@ -103,7 +104,10 @@ class RoundStrategy(Strategy):
     def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
         """One update out of the round's updates (n, d), in the order of ``fits``, and how each client counted."""
         weighing = self.weigh(number, fits)
-        return mean(updates, np.array([weighing.weights[fit.partition] for fit in fits])), weighing
+        shares = np.array([weighing.weights[fit.partition] for fit in fits])
+        if self.config.defence.bound:  # a scaled update does its harm in one round, before any track record
+            return weighted_sum(updates, shares * within(updates, self.config.defence.bound)), weighing
+        return mean(updates, shares), weighing
 
     @property
     def averaged(self) -> Arrays:
