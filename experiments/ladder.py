@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from clients.probe import placed
 from experiments.inversion import Site, prepare, site_parser
 from fedsec.images import to_images
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
-from fedsec.metrics.similarity import psnr, rdlv, ssim
+from fedsec.metrics.similarity import placed, psnr, rdlv, ssim
 from fedsec.probes.ladder import LEAKS, RUNGS, climb
 from fedsec.reports.results import write_whole
 from fedsec.types import Images

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from fedsec.models.networks import build_network
 from fedsec.probes.convolved import Tapped
 from fedsec.probes.view import Recipe
-from fedsec.weights import COUNTERS
+from fedsec.weights import COUNTERS, STATISTICS
 
 Weights = dict[str, Tensor]
 BatchMoments = tuple[Tensor, Tensor]
@@ -52,7 +52,8 @@ class _Reached(Exception):  # noqa: N818  # not an error
 
 
 class Replica:
-    """The network of ``recipe`` with the tensors of ``state`` (a whole state dict), on ``device``."""
+    """The network of ``recipe`` with the tensors of ``state`` on ``device``: a whole state dict, or one without running
+    statistics where train-mode BatchNorm does not read them."""
 
     def __init__(self, recipe: Recipe, state: Mapping[str, np.ndarray], *, device: str = "cpu") -> None:
         self.recipe, self.device = recipe, device
@@ -66,7 +67,8 @@ class Replica:
             if isinstance(module, nn.Conv2d):
                 self.network.set_submodule(name, Tapped.of(module))
         missing, extra = self.network.load_state_dict(tensors, strict=False)
-        lacking = [name for name in missing if name.rsplit(".", 1)[-1] not in COUNTERS]
+        unread = (*COUNTERS, *(STATISTICS if recipe.norm == "batch" else ()))  # by a train-mode pass
+        lacking = [name for name in missing if name.rsplit(".", 1)[-1] not in unread]
         assert not lacking, f"tensors missing from the view: {lacking}"
         assert not extra, f"tensors that the network lacks: {extra}"
         self.network.train().to(device).requires_grad_(False)

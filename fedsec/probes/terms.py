@@ -86,8 +86,7 @@ class Scene:
         """<a, b>, <a, a> and <b, b> of each tensor, a the guess's update and b the observed one; and the moments of
         each local step. One step needs no update for it (``fedsec.probes.products``)."""
         aims = self.observed.update
-        if self.replica.recipe.steps == 1:
-            assert len(self.batches) == 1, f"{len(self.batches)} batches in a round of one step"
+        if len(self.batches) == 1:
             found, seen = products(self.replica, aims, self.images, self.targets)
             return [(*found[name], self.observed.squares[name]) for name in found], [seen]
         update, steps = self.trained
