@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import psnr, rdlv, ssim
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
-from fedsec.privacy.percentile import percentile_noise
+from fedsec.privacy.protection import PROTECTIONS, parsed
 from fedsec.probes.released import released
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
@@ -70,10 +71,17 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
         client.fit(model, {"round": 2})
         view = client.captured
         assert view is not None
-        rng = stream(options.seed, "client", place + 1, "noise")
-        view = replace(view, after=percentile_noise(view.before, view.after, options.noise, rng))
-        found.append(Site(view, to_images(rows.pixels)))
+        found.append(protected(Site(view, to_images(rows.pixels)), f"noise={options.noise}", place, options.seed))
     return found
+
+
+def protected(site: Site, protections: str, place: int, seed: int) -> Site:
+    """The site, had it done ``protections`` to its update before it left; each draws from an address of its own."""
+    view = site.view
+    for step in parsed(protections):
+        rng = stream(seed, "client", place + 1, step.name)
+        view = replace(view, after=step(view.before, view.after, rng))
+    return replace(site, view=view)
 
 
 def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) -> tuple[Images, dict[str, float]]:
@@ -105,12 +113,16 @@ def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        rows = [row for key, row in results.items() if key.split(" ")[0] == name]
+        rows = [row for key, row in results.items() if key.rsplit(" ", 1)[0] == name]
         if rows:
             cells = [_spread([row[key] for row in rows]) for key in ("psnr", "ssim", "rdlv")]
             highest, seconds = max(row["rdlv-max"] for row in rows), np.mean([row["seconds"] for row in rows])
             lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} | {highest:.2f} | {seconds:.0f} |")
     return "\n".join(lines)
+
+
+def _line(attack: str, protections: str) -> str:
+    return f"{attack} {protections}".strip()
 
 
 def _spread(values: list[float]) -> str:
@@ -125,17 +137,20 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
     results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
     for place, site in enumerate(sites(data, options)):
         strips = [site.truth]
-        for name in options.attacks:
-            key = f"{name} {place}"
+        for name, protections in product(options.attacks, options.protect):
+            key = f"{_line(name, protections)} {place}"
             if key not in results or options.png:
                 started = time.monotonic()
-                images, told = attack(name, site, prior, options)
+                images, told = attack(name, protected(site, protections, place, options.seed), prior, options)
                 seconds = time.monotonic() - started
                 results[key] = {**scored(site.truth, images, prior), **told, "seconds": seconds}
                 strips.append(placed(site.truth, images))
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
-            say(f"site {place} {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
+            say(
+                f"site {place} {_line(name, protections)}: "
+                + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items())
+            )
         if options.png:
             columns = len(site.truth) if len(site.truth) > 1 else len(strips)
             sheet = grid(to_pixels(np.concatenate(strips)), columns)
@@ -157,14 +172,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", default="", help="e.g. 'released=4000,bn-update=2000'; the presets' otherwise")
     parser.add_argument("--noise", type=float, default=0.0, help="sigma0: noise over the update's 95th percentile")
+    parser.add_argument(
+        "--protect",
+        action="append",
+        help=f"NAME=STRENGTH,... of {', '.join(PROTECTIONS)}, after --noise; may be given again for more lines",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path, help="folder for a strip a site: the truth, then each attack")
     options = parser.parse_intermixed_args()
     options.attacks = options.attacks.split(",")
     pairs = [pair.split("=") for pair in options.iterations.split(",") if pair]
     options.iterations = {name: int(number) for name, number in pairs}
+    options.protect = options.protect or [""]
+    lines = [_line(name, protections) for name, protections in product(options.attacks, options.protect)]
     torch.set_num_threads(1)
-    print(table(run(options, lambda line: print(line, flush=True)), options.attacks))
+    print(table(run(options, lambda line: print(line, flush=True)), lines))
 
 
 if __name__ == "__main__":
