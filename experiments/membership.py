@@ -50,7 +50,9 @@ DRAWN = 4000
 """Images drawn from a generator."""
 FEATURE_STEPS = 150
 """Of the network whose features distances are taken in."""
-TITLES = ("TPR at 1 % FPR", "at 0.1 %", "at 0.1 %, all targets under one threshold")
+HEADER = """\
+| model | attack | targets | members/strangers | AUC | balanced | TPR at 1 % FPR | at 0.1 % | at 0.1 %, one threshold |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def classifier(data: Dataset, images: list[Images], name: str, number: int, seed: int) -> dict[str, Any]:
@@ -79,21 +81,19 @@ def judged_classifiers(data: Dataset, found: list[dict[str, Any]]) -> dict[str, 
     return answers
 
 
-def generator(data: Dataset, name: str, seed: int) -> dict[str, Any]:
+def generator(data: Dataset, name: str, number: int, seed: int) -> dict[str, Any]:
     """A DCGAN of the first quarter's images, one of the second's (the attacker's own), and what both give away of the
     first's members and of the other two quarters. Features are learnt on the attacker's own images."""
-    most, steps = GENERATORS[name]
+    (most, steps), classes, seed = GENERATORS[name], len(data.class_names), seed + number
     own, theirs, *others = (stream(seed, "few", k).permutation(quarter(data, k, seed)) for k in range(4))
     asked = stream(seed, "asked").permutation(np.concatenate([own[:most], *others]))
-    extractor = domain_extractor(
-        data.rows(theirs), classes=len(data.class_names), seed=seed, networks=1, steps=FEATURE_STEPS
-    )
+    extractor = domain_extractor(data.rows(theirs), classes=classes, seed=seed, networks=1, steps=FEATURE_STEPS)
     features = extractor(to_images(data.rows(asked).pixels))
     config = RunConfig.from_flat({"data.size": data.size, "gan.width": WIDTH, "train.steps": steps, "train.batch": 32})
     critics, distances = [], []
     for place, rows in enumerate((own[:most], theirs[:most])):
         at = address_seed(seed, "gan", place)
-        pair, drawn = trained_gan(data.rows(rows), config, classes=len(data.class_names), count=DRAWN, seed=at)
+        pair, drawn = trained_gan(data.rows(rows), config, classes=classes, count=DRAWN, seed=at)
         critics.append(pair.discriminator)
         distances.append(nearest(features, extractor(drawn)))
     held = Held(distance=distances[0], reference=distances[1], realness=judged_real(critics[0], data.rows(asked)))
@@ -120,9 +120,8 @@ def table(name: str, judged: dict[str, list[Judged]]) -> list[str]:
         cells += [_spread([one.caught[k].value for one in each]) for k in (0, 1)]
         whole = membership(*pooled(parts)).caught[1]
         cells.append(whole.reason or f"{100 * whole.value:.2f} % ({100 * whole.low:.2f} to {100 * whole.high:.2f})")
-        lines.append(
-            f"| {name} | {attack} | {len(parts)} | {each[0].members}/{each[0].strangers} | {' | '.join(cells)} |"
-        )
+        sides = f"{each[0].members}/{each[0].strangers}"
+        lines.append(f"| {name} | {attack} | {len(parts)} | {sides} | {' | '.join(cells)} |")
     return lines
 
 
@@ -159,17 +158,10 @@ def main() -> None:
     flat = {"data.source": options.source, "data.size": options.size, **parse_settings(options.settings)}
     data = load(RunConfig.from_flat(flat).data)
     images = queries(to_images(data.pixels))
-    lines = [
-        f"| model | attack | targets | members/strangers | AUC | balanced | {' | '.join(TITLES)} |",
-        "|---" * 9 + "|",
-    ]
+    lines = [HEADER]
     for name in options.regimes.split(","):
-        found = []
-        for number in range(options.models):
-            make = partial(generator, data, name, options.seed + number)
-            if not options.generators:
-                make = partial(classifier, data, images, name, number, options.seed)
-            found.append(kept(options.out / f"{name}-{number}.json", make))
+        make = partial(generator, data, name) if options.generators else partial(classifier, data, images, name)
+        found = [kept(options.out / f"{name}-{k}.json", partial(make, k, options.seed)) for k in range(options.models)]
         judge = judged_generators if options.generators else judged_classifiers
         lines += table(name, judge(data, found))
         print("\n".join(lines), flush=True)
