@@ -83,7 +83,7 @@ def nearest(candidates: Features, drawn: Features, block: int = 256) -> Vector:
     for start in range(0, len(candidates), block):
         rows = candidates[start : start + block]
         parts.append((np.square(rows).sum(axis=1)[:, None] - 2 * rows @ drawn.T + squares).min(axis=1))
-    return np.sqrt(np.maximum(np.concatenate(parts), 0))
+    return np.asarray(np.sqrt(np.maximum(np.concatenate(parts), 0)), np.float64)
 
 
 def loss(held: Held) -> Vector:

@@ -66,7 +66,7 @@ def test_the_distance_is_the_papers_sum_over_stages() -> None:
     distance = Perceptual.__new__(Perceptual)
     distance.network, distance.features, distance.heads = "alex", network, [torch.tensor([1.0, 3.0])]
     given = iter([[torch.tensor([1.0, 2.0]) / 5**0.5], [torch.tensor([2.0, 1.0]) / 5**0.5]])
-    distance._stages = lambda images: [next(given)[0].reshape(1, 2, 1, 1)]  # type: ignore[method-assign,misc]
+    distance._stages = lambda images: [next(given)[0].reshape(1, 2, 1, 1)]  # type: ignore[method-assign]
     one = np.zeros((1, 3, 32, 32), np.float32)
     assert distance(one, one)[0] == pytest.approx((1 * 1 + 3 * 1) / 5)
 
