@@ -44,10 +44,8 @@ WIDTH = 16
 """Of the ConvNets: a third of the time of 32 channels."""
 GENERATORS = {"few": (128, 1000), "quarter": (1000, 1000)}
 """Largest number of members, and steps of batch 32."""
-LEAST = 12
-"""Classifiers: three draws of four quarters, the target one of them."""
-DRAWN = 4000
-"""Images drawn from a generator."""
+LEAST = 12  # classifiers: three draws of four quarters, the target one of them
+DRAWN = 4000  # images from a generator
 FEATURE_STEPS = 150
 """Of the network whose features distances are taken in."""
 HEADER = """\
@@ -127,7 +125,8 @@ def table(name: str, judged: dict[str, list[Judged]]) -> list[str]:
 
 def _spread(values: list[float]) -> str:
     found = mean_interval(values)
-    return "out of reach" if math.isnan(found.mean) else f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
+    interval = "" if math.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})"
+    return "out of reach" if math.isnan(found.mean) else f"{found.mean:.3f}{interval}"
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def model(seed: int = 0) -> Arrays:
 def moved(before: Arrays, size: float = 0.01) -> Arrays:
     rng = stream(1, "update")
     after = {
-        name: (value + size * rng.standard_normal(value.shape)).astype(value.dtype)
+        name: (np.asarray(value, np.float64) + size * rng.standard_normal(value.shape)).astype(value.dtype)
         if value.dtype.kind == "f"
         else value
         for name, value in before.items()
@@ -123,7 +123,7 @@ def test_quantised_changes_are_few_values_and_right_on_average() -> None:
     values = stream(0, "values").uniform(-1, 1, 50_000)
     before: Arrays = {"w": np.zeros(50_000)}
     after: Arrays = {"w": values}
-    found = np.float64(quantise(before, after, 0.25, stream(0, "draw"))["w"])
+    found = np.asarray(quantise(before, after, 0.25, stream(0, "draw"))["w"], np.float64)
     step = 0.25 * float(np.abs(values).max())
     assert len(np.unique(found)) == 9
     np.testing.assert_allclose(found / step, np.rint(found / step), atol=1e-9)

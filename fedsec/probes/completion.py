@@ -55,7 +55,7 @@ def completed_rows(update: Matrix, rank: int) -> Rows | None:
     if misfit > FIT or rows.sum() < rank or seen.sum() <= rank:
         return None
     _, _, space = np.linalg.svd(left[rows] @ right[seen].T, full_matrices=False)
-    basis = np.zeros((update.shape[1], rank))
+    basis: Matrix = np.zeros((update.shape[1], rank))
     basis[seen] = space[:rank].T
     return Rows(basis, seen)
 
@@ -64,9 +64,10 @@ def _factors(update: Matrix, weight: Matrix, rank: int) -> tuple[Matrix, Matrix,
     """(m, rank), (d, rank) whose product meets the known entries, and the relative misfit that is left."""
     first, values, second = np.linalg.svd(update, full_matrices=False)
     root = np.sqrt(values[:rank])
-    left, right = first[:, :rank] * root, second[:rank].T * root
+    left: Matrix = np.asarray(first[:, :rank] * root, np.float64)
+    right: Matrix = np.asarray(second[:rank].T * root, np.float64)
     for number in range(ROUNDS):
-        ridge = (RIDGE * COOLING**number + 1e-12) * np.eye(rank)
+        ridge: Matrix = (RIDGE * COOLING**number + 1e-12) * np.eye(rank)
         right = _solved(update.T, weight.T, left, ridge)
         left = _solved(update, weight, right, ridge)
     misfit = np.linalg.norm(weight * (update - left @ right.T)) / np.linalg.norm(update)
@@ -77,5 +78,4 @@ def _solved(update: Matrix, weight: Matrix, other: Matrix, ridge: Matrix) -> Mat
     """Row by row the least squares of ``update`` (m, d) on ``other`` (d, rank) over its known entries: (m, rank)."""
     rank = other.shape[1]
     squares = (weight @ (other[:, :, None] * other[:, None, :]).reshape(len(other), -1)).reshape(-1, rank, rank)
-    solved: Matrix = np.linalg.solve(squares + ridge, (update @ other)[..., None])[..., 0]
-    return solved
+    return np.asarray(np.linalg.solve(squares + ridge, (update @ other)[..., None])[..., 0], np.float64)
