@@ -58,6 +58,7 @@ def test_a_round_is_averaged_scored_and_audited(tmp_path: Path) -> None:
     cell = record.finished()["vanilla", 0]
     assert [sorted(row.losses) for row in cell.rounds] == [[0, 1, 2]] * 2
     assert all(np.isfinite(list(row.losses.values())).all() for row in cell.rounds)
+    assert cell.rounds[0].weights == pytest.approx({0: 6 / 11, 1: 4 / 11, 2: 1 / 11}), "shares by images"
     assert {"auc", "accuracy", "balanced-accuracy"} <= set(cell.final())
     assert 0.4 < cell.final()["auc"].score.value <= 1
     leaks = {(row.round, row.partition, row.attack): row for row in cell.leaks}
