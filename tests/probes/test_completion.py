@@ -51,6 +51,9 @@ def test_whole_updates_dead_rows_and_pruned_ones_are_told_apart() -> None:
     assert not pruned(dead)
     assert not pruned(np.zeros((3, 3)))
     assert pruned(largest(whole, 0.9))
+    rounded = np.where(stream(0, "rounded").random(whole.shape) < 0.1, 0, whole)
+    rounded[0, :] = 1e-7
+    assert not pruned(rounded), "zeros by rounding stand beside tiny entries"
     plain = known_rows(whole, 4)
     assert plain is not None
     assert plain.seen.all()
