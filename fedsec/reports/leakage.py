@@ -11,7 +11,6 @@ from fedsec.reports import figures
 from fedsec.reports.curves import curve
 from fedsec.reports.gallery import Pictures
 from fedsec.reports.leaks import (
-    DRAWN,
     OWN,
     PRIOR,
     Leak,
@@ -39,7 +38,7 @@ def leak_verdict(record: RunRecord) -> Verdict:
         return Verdict("No update was attacked in this run: leakage.every is 0, or no audited round was reached.", ())
     points = [(arm, tuple(_sentence(record, found, arm, site) for site in sites(found))) for arm in arms]
     first = arms[0]
-    worst = [site for site in sites(found) if (leak := strongest(found, first, site)) and leak.rdlv >= DRAWN]
+    worst = [site for site in sites(found) if (leak := strongest(found, first, site)) and leak.level == "drawn"]
     told = ", ".join(f"site {site} ({_holds(record, site)})" for site in worst)
     head = f"In {first}, a server that only looks could draw images of {told or 'no audited site'}"
     rest = f"; {len(sites(found))} of {record.header.clients} sites were audited."
@@ -59,10 +58,9 @@ def _sentence(record: RunRecord, found: Sequence[Leak], arm: str, site: int) -> 
     text = f"Site {site} ({_holds(record, site)}, batches of {batch_of(record, arm, site)}): {leak.level}. "
     text += f"Best attack {leak.attack}: RDLV {digits(leak.rdlv)}, SSIM {digits(leak.of('ssim').mean)}"
     text += f" against {digits(prior.of('ssim').mean)} of the public prior" if prior else ""
-    shares = [leak.of(name).mean for name in ("iip-pixels", "iip-features") if math.isfinite(leak.of(name).mean)]
-    chance = leak.of("iip-chance").mean
-    if shares:
-        text += f"; {percent(max(shares))} of its images picked out of a crowd where chance is {percent(chance)}"
+    if math.isfinite(leak.identified):
+        chance = leak.of("iip-chance").mean
+        text += f"; {percent(leak.identified)} of its images picked out of a crowd where chance is {percent(chance)}"
     return text + "."
 
 

@@ -1,9 +1,10 @@
 """What the audits of a run say, site by site and arm by arm: the numbers behind the leakage page and its risk sheets.
 
-The lines that words are chosen by are the project's own. An image is *drawn* when its site's reconstructions are on
-average half again as similar to it as the public prior is (RDLV 0.5, where the paper puts its one-image site), *in
-part* from 0.1 on; below that nothing was drawn that the prior does not show. That no attack tried here succeeds is no
-proof.
+The lines that words are chosen by are the project's own. Images are *drawn* when a site's reconstructions are on
+average half again as similar to them as the public prior is (RDLV 0.5, where the paper puts its one-image site), or
+half of them are picked out of the crowd (IIP 0.5, chance below 0.005); *in part* from 0.1 of either on; below that
+nothing was drawn that the prior does not show. RDLV alone is no measure to rest on: it stretches a reconstruction to
+the whole range, which costs an image that does not fill it. That no attack tried here succeeds is no proof.
 """
 
 from __future__ import annotations
@@ -51,15 +52,23 @@ class Leak:
         return max(drawn, key=lambda row: _or_less(row.values.get("rdlv-max", math.nan))).file if drawn else ""
 
     @property
+    def identified(self) -> float:
+        """Share of the images picked out of the crowd by the better embedding; NaN without a crowd."""
+        found = [mean for name in ("iip-pixels", "iip-features") if math.isfinite(mean := self.of(name).mean)]
+        return max(found, default=math.nan)
+
+    @property
+    def strength(self) -> float:
+        """The larger of mean RDLV and share identified; NaN when neither was measured."""
+        return max([value for value in (self.rdlv, self.identified) if math.isfinite(value)], default=math.nan)
+
+    @property
     def level(self) -> str:
-        return level(self.rdlv)
-
-
-def level(rdlv: float) -> str:
-    """'drawn', 'in part', 'no more than the public prior shows', or 'not measured'."""
-    if not math.isfinite(rdlv):
-        return "not measured"
-    return "drawn" if rdlv >= DRAWN else "in part" if rdlv >= PARTLY else "no more than the public prior shows"
+        """'drawn', 'in part', 'no more than the public prior shows', or 'not measured'."""
+        found = self.strength
+        if not math.isfinite(found):
+            return "not measured"
+        return "drawn" if found >= DRAWN else "in part" if found >= PARTLY else "no more than the public prior shows"
 
 
 def leaks(record: RunRecord) -> list[Leak]:
@@ -74,9 +83,9 @@ def leaks(record: RunRecord) -> list[Leak]:
 
 
 def strongest(found: Sequence[Leak], arm: str, partition: int) -> Leak | None:
-    """The attack with the highest mean RDLV on one site in one arm; the prior is none."""
+    """The attack that shows most of one site in one arm, by ``Leak.strength``, then RDLV; the prior is none."""
     own = [leak for leak in found if (leak.arm, leak.partition) == (arm, partition) and leak.attack not in (PRIOR, OWN)]
-    return max(own, key=lambda leak: _or_less(leak.rdlv), default=None)
+    return max(own, key=lambda leak: (_or_less(leak.strength), _or_less(leak.rdlv)), default=None)
 
 
 def sites(found: Sequence[Leak]) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fedsec.metrics.intervals import mean_interval
 from fedsec.reports import runlog
 from fedsec.reports.gallery import Pictures
-from fedsec.reports.leaks import PRIOR, Leak, batch_of, images_of, leaks, level, setting, sites, strongest
+from fedsec.reports.leaks import PRIOR, Leak, batch_of, images_of, leaks, setting, sites, strongest
 from fedsec.reports.markup import inert, page, paragraph, table
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import values_of, write_whole
@@ -17,6 +17,12 @@ from fedsec.reports.verdict import digits, percent
 
 RISK = "risk.html"
 WIDTH = 640
+HEADS = {
+    "drawn": "its images can be drawn",
+    "in part": "its images can be drawn in part",
+    "no more than the public prior shows": "no image was drawn",
+    "not measured": "not measured",
+}
 MEANS = {
     "drawn": "Somebody who reads this site's update at the server can draw its training images.",
     "in part": "Somebody who reads this site's update at the server can draw more than is public anyway.",
@@ -50,7 +56,7 @@ def _sheet(record: RunRecord, found: Sequence[Leak], pictures: Pictures, site: i
     told = f"{MEANS[worst]} " + _numbers(leak, prior)
     facts, limits = (paragraph(inert(text, 900), "soft") for text in (_facts(record, first, site), _limits(record)))
     return (
-        f'<section class="sheet"><header><h1>Site {site}: {inert(worst)}</h1>{facts}</header>'
+        f'<section class="sheet"><header><h1>Site {site}: {HEADS[worst]}</h1>{facts}</header>'
         f'<div class="verdict"><p class="head">{inert(told, 900)}</p></div>'
         f"{_shown(pictures, leak)}{_protections(record, found, arms, site)}{limits}</section>"
     )
@@ -79,11 +85,9 @@ def _numbers(leak: Leak, prior: Leak) -> str:
         f"Similarity with the true images (SSIM, 1 is equal): {digits(leak.of('ssim').mean)} with the update, "
         f"{digits(prior.of('ssim').mean)} without it."
     )
-    shares = [leak.of(name).mean for name in ("iip-pixels", "iip-features") if math.isfinite(leak.of(name).mean)]
-    if shares:
-        text += (
-            f" {percent(max(shares))} of the images are picked out of a crowd of {1 / leak.of('iip-chance').mean:.0f}."
-        )
+    if math.isfinite(leak.identified):
+        crowd = 1 / leak.of("iip-chance").mean
+        text += f" {percent(leak.identified)} of the images are picked out of a crowd of {crowd:.0f}."
     return text
 
 
@@ -102,7 +106,7 @@ def _protections(record: RunRecord, found: Sequence[Leak], arms: Sequence[str], 
         assert leak is not None
         auc = mean_interval(values_of(record, arm, "auc")).mean
         score = digits(auc) if math.isfinite(auc) else "not finished"
-        rows.append((inert(arm), inert(level(leak.rdlv)), digits(leak.rdlv), inert(leak.attack), score))
+        rows.append((inert(arm), inert(leak.level), digits(leak.rdlv), inert(leak.attack), score))
     head = ("protection", "an image is", "RDLV", "by", "AUC of the model")
     return table("What each protection leaves, and what the model is worth with it", head, rows)
 
