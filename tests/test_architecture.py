@@ -57,6 +57,8 @@ TORCHLESS_MODULES = {
     "strategies.detection",
     "strategies.calibration",
     "fedsec.probes.batchnorm",
+    "fedsec.probes.membership",
+    "fedsec.metrics.membership",
 }
 
 

@@ -47,12 +47,14 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 @dataclass(frozen=True)
 class NetworkSpec:
     """``norm``: 'batch' takes each batch's own statistics while training and keeps a running average of them, 'frozen'
-    uses the running ones it was given (BN in eval mode), the others keep none."""
+    uses the running ones it was given (BN in eval mode), the others keep none. ``width``: channels of a convnet's first
+    convolution; a ResNet-18 has its own."""
 
     network: Literal["resnet18", "convnet"] = "resnet18"
     norm: Norm = "batch"
     channels: int = 1
     classes: int = 2
+    width: int = 32
 
 
 class ConvNet(nn.Module):
@@ -84,7 +86,7 @@ def _resnet18(spec: NetworkSpec, norm: Callable[[int], nn.Module]) -> nn.Module:
 
 NETWORKS: dict[str, Callable[[NetworkSpec, Callable[[int], nn.Module]], nn.Module]] = {
     "resnet18": _resnet18,
-    "convnet": lambda spec, norm: ConvNet(spec.channels, spec.classes, norm),
+    "convnet": lambda spec, norm: ConvNet(spec.channels, spec.classes, norm, spec.width),
 }
 
 
