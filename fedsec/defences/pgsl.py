@@ -30,8 +30,8 @@ class Pgsl:
     every image that f is sure of.
     ``label``: the y of Eq. 1. 'predicted' by f: a map of the true label writes that label into the training images,
     and at test time nobody knows it ('true' falls back on the prediction there).
-    ``scale``, ``step``: the equation has no step. 'raw' adds ``step * Map``; 'peak' makes the largest value of each
-    image's map ``step`` (images span 2). 'peak', since raw values depend on how f was trained (docs/pgsl.md has both).
+    ``scale``, ``step``: 'raw' adds ``step * Map``, with step 1 the equation as it is quoted; 'peak' makes the largest
+    value of each image's map ``step`` (images span 2), however sharp f has become.
     ``fold``: space-to-depth. ``map_channel``: the map travels as one more channel.
     ``recovery``: 'residual' hands x_hat - M_bar on, as quoted; 'low-rank' hands M_bar itself on.
     ``matrix``: one singular value decomposition a sample, of channels x positions, or one a channel, of rows x columns.
@@ -49,7 +49,7 @@ class Pgsl:
     perturb: Literal["jsma", "random", "off"] = "jsma"
     scores: Literal["logits", "softmax"] = "logits"
     label: Literal["predicted", "true"] = "predicted"
-    scale: Literal["raw", "peak"] = "peak"
+    scale: Literal["raw", "peak"] = "raw"
     step: float = 1.0
     fold: bool = True
     map_channel: bool = True
@@ -159,7 +159,8 @@ def low_rank(values: Tensor, chosen: Pgsl) -> Tensor:
         if chosen.threshold == "relative":
             lam = chosen.lam * singular[..., :1]
         kept = shrunk(singular, lam, chosen.mu, chosen.iterations)
-        return ((left * kept.unsqueeze(-2)) @ right).view_as(values)
+        found: Tensor = (left * kept.unsqueeze(-2)) @ right
+        return found.view_as(values)
 
 
 def recovered(values: Tensor, chosen: Pgsl) -> Tensor:

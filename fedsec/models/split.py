@@ -1,29 +1,27 @@
 """A classifier cut in three: the client's half, the server's body, and the heads, which stay on either side.
 
 The client's half is two convolutions (16, 32 channels, BatchNorm, ReLU, pooling), the body one of 64 channels, 4 x 4
-average pooling and a layer of 256, the heads are linear: the split of a third party's code for PGSL; the paper's own could
-not be read. Without PGSL there is one stream, 'plain'; with it, 'attacked', 'recovered', 'fused' (Khowaja et al. 2022).
+average pooling and a layer of 256, the heads are linear: the split of a third party's code for PGSL, since the paper's
+own could not be read. Without PGSL there is one stream, 'plain'; with it (Khowaja et al. 2022), 'attacked', 'recovered'
+and 'fused'.
 Departures: space-to-depth stands in place of the first pooling, so that with and without PGSL the cut has one shape;
 adaptive average pooling, so that any size that 4 divides will do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from fedsec.defences.pgsl import FOLD, Fusion, Pgsl, attack, fold, late_fusion, recovered
-from fedsec.models.networks import ConvNet, drawn
+from fedsec.models.networks import drawn
 from fedsec.seeds import address_seed
 
 FIRST, CUT, BODY, FEATURES = 16, 32, 64, 256
 """Channels of the client's two convolutions and the body's one; features a stream hands to its head."""
 POOLED = 4
-SURROGATE = 16
-"""Width of the client's own small classifier, whose scores make the saliency map."""
 
 Streams = dict[str, Tensor]
 """A tensor of each stream, by its name."""
@@ -158,24 +156,44 @@ def new_heads(spec: SplitSpec, *, seed: int) -> Heads:
     return net
 
 
-def new_surrogate(spec: SplitSpec, *, seed: int) -> nn.Module:
-    """The client's own classifier of whole images, f of Eq. 1. It has GroupNorm, so that one image's scores never
-    depend on the others of its batch; it never leaves the client."""
-    with torch.device("meta"):
-        net = ConvNet(spec.channels, spec.classes, partial(nn.GroupNorm, 1), SURROGATE)
-    return drawn(net.to_empty(device="cpu"), seed=address_seed(seed, "split", "surrogate"))
-
-
 class Whole(nn.Module):
     """The same network in one piece: what enters -> logits of each stream. Shares its parts' tensors."""
 
     def __init__(self, half: ClientHalf, body: Body, heads: Heads) -> None:
         super().__init__()
-        self.half, self.body, self.heads = half, body, heads
+        self.front, self.body, self.heads = half, body, heads
 
     def forward(self, entering: Tensor) -> Streams:
-        out: Streams = self.heads(self.body(self.half(entering)))
+        out: Streams = self.heads(self.body(self.front(entering)))
         return out
+
+
+class Classifier(nn.Module):
+    """The plain network in one piece: images (n, c, s, s) -> logits (n, classes)."""
+
+    def __init__(self, network: Whole) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)["plain"]
+        return logits
+
+
+def new_classifier(spec: SplitSpec, *, seed: int) -> Classifier:
+    """The network of ``spec`` without PGSL, in one piece; the same weights as the parts of the same seed."""
+    plain = replace(spec, pgsl=None)
+    return Classifier(Whole(new_client_half(plain, seed=seed), new_body(plain, seed=seed), new_heads(plain, seed=seed)))
+
+
+def new_surrogate(spec: SplitSpec, *, seed: int) -> Classifier:
+    """The client's own classifier of whole images, f of Eq. 1: the plain network, which never leaves the client.
+
+    A departure that split learning forces: no side has the whole network, and to ask the server for the gradients of f
+    would mean to send it the activations of the images as they are. It is read in eval mode (``entering``), so that one
+    image's scores never depend on the others of its batch.
+    """
+    return new_classifier(spec, seed=address_seed(seed, "surrogate"))
 
 
 def entering(
@@ -198,7 +216,9 @@ def entering(
     attacked, found = images, torch.zeros_like(images)
     if surrogate is not None and perturb:
         rng = torch.Generator().manual_seed(address_seed(seed, "map"))
+        surrogate.eval()
         attacked, found = attack(images, surrogate, labels, pgsl, rng)
+        surrogate.train()
     if pgsl.fold:
         return fold(attacked, found, map_channel=pgsl.map_channel)
     return torch.cat([attacked, found.mean(dim=1, keepdim=True)], dim=1) if pgsl.map_channel else attacked
