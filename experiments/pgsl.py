@@ -38,12 +38,12 @@ from fedsec.models.splitting import (
     Home,
     applied,
     entered,
+    held_out,
     new_desk,
     new_home,
     paced,
     sent,
     server_step,
-    tested,
 )
 from fedsec.models.training import batches
 from fedsec.reports.results import write_whole
@@ -103,7 +103,7 @@ def stream_scores(spec: SplitSpec, home: Home, desk: Desk, images: Tensor, label
     for name, perturb in (("on", True), ("off", False)):
         parts = []
         for start in range(0, len(images), CHUNK):
-            z = tested(home, images[start : start + CHUNK], perturb=perturb, seed=start)
+            z = held_out(home, images[start : start + CHUNK], perturb=perturb, seed=start)
             parts.append(probabilities(spec, desk.heads(desk.body(z))))
         streams = {s: torch.cat([part[s] for part in parts]).numpy() for s in parts[0]}
         found[name] = {s: measured(shares, labels.numpy()) for s, shares in streams.items()}
@@ -241,16 +241,16 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Ce
     """Every cell that ``--out`` lacks, then all of them. Raises ConfigError on a file of other settings."""
     flat = {"data.source": options.source, "data.size": options.size, **parse_settings(options.settings)}
     data = load(RunConfig.from_flat(flat).data)
-    made_by = {"steps": options.steps, "batch": options.batch, "k": options.k, "data": data.digest}
+    settings = {"steps": options.steps, "batch": options.batch, "k": options.k, "data": data.digest}
     cells: dict[str, Cell] = {}
     for seed in range(options.seeds):
         for arm in options.arms:
             file = options.out / f"{arm}-{seed}.json"
+            made_by = {**settings, "switches": json.loads(json.dumps(asdict(pgsl))) if (pgsl := ARMS[arm]) else {}}
             if not file.is_file():
                 found = whole_cell(data, options, seed) if arm == "whole" else split_cell(data, options, arm, seed)
                 options.out.mkdir(parents=True, exist_ok=True)
-                switches = asdict(pgsl) if (pgsl := ARMS[arm]) else {}
-                write_whole(file, json.dumps({**found, "made by": made_by, "switches": switches}, indent=1) + "\n")
+                write_whole(file, json.dumps({**found, "made by": made_by}, indent=1) + "\n")
             cell = json.loads(file.read_text(encoding="utf-8"))
             if cell["made by"] != made_by:
                 raise ConfigError(f"{file} was made by {cell['made by']}, asked is {made_by}; take another --out")

@@ -224,7 +224,7 @@ def surrogate_step(home: Home, batch: Batch) -> None:
 
 
 @torch.no_grad()
-def tested(home: Home, images: Tensor, *, perturb: bool, seed: int) -> Tensor:
+def held_out(home: Home, images: Tensor, *, perturb: bool, seed: int) -> Tensor:
     """Activations of held-out images, in eval mode: running statistics, no labels. ``perturb``: with the map or not."""
     given = entering(home.spec, images, home.surrogate, None, seed=seed, perturb=perturb)
     home.half.eval()
