@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
 from fedsec.config import RunConfig
@@ -29,7 +28,7 @@ from fedsec.errors import ConfigError
 from fedsec.experiment import parse_settings
 from fedsec.images import to_images
 from fedsec.metrics.intervals import mean_interval
-from fedsec.metrics.utility import auc
+from fedsec.metrics.utility import classified
 from fedsec.models.split import SplitSpec, new_classifier, new_surrogate, probabilities
 from fedsec.models.splitting import (
     LR,
@@ -86,12 +85,7 @@ def chosen_batches(images: Tensor, labels: Tensor, options: argparse.Namespace, 
 
 
 def measured(shares: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    best = shares.argmax(axis=1)
-    return {
-        "accuracy": float((best == labels).mean()),
-        "balanced": float(balanced_accuracy_score(labels, best)),
-        "auc": auc(labels, shares),
-    }
+    return {score.name: score.value for score in classified(labels, shares)}
 
 
 @torch.no_grad()
@@ -114,9 +108,9 @@ def stream_scores(spec: SplitSpec, home: Home, desk: Desk, images: Tensor, label
 def strength(images: Tensor, labels: Tensor, judge: nn.Module, maker: nn.Module, chosen: Pgsl) -> dict[str, float]:
     """What the map of ``maker`` does to held-out images, as ``judge`` sees them; PSNR over the range 2."""
     rng = torch.Generator().manual_seed(0)
-    moved = torch.cat([attack(part, maker, None, chosen, rng)[0] for part in images.split(CHUNK)])
+    moved = torch.cat([attack(part, maker, None, chosen, rng)[0] for part in torch.split(images, CHUNK)])
     with torch.no_grad():
-        before, after = (torch.cat([judge(part) for part in x.split(CHUNK)]).argmax(1) for x in (images, moved))
+        before, after = (torch.cat([judge(part) for part in torch.split(x, CHUNK)]).argmax(1) for x in (images, moved))
     error = (moved - images).square().flatten(1).mean(dim=1).clamp_min(1e-12)
     return {
         "clean": float((before == labels).float().mean()),
@@ -172,7 +166,7 @@ def whole_cell(data: Dataset, options: argparse.Namespace, seed: int) -> Cell:
     network.eval()
     surrogate.eval()
     with torch.no_grad():
-        shares = torch.cat([network(part).double().softmax(1) for part in test[0].split(CHUNK)]).numpy()
+        shares = torch.cat([network(part).double().softmax(1) for part in torch.split(test[0], CHUNK)]).numpy()
     found = measured(shares, test[1].numpy())
     cell: Cell = {"streams": {"on": {"plain": found}, "off": {"plain": found}}, "up": 0.0, "down": 0.0}
     for name, maker in (("surrogate", surrogate), ("own", network)):
@@ -198,7 +192,8 @@ def table(cells: dict[str, Cell], arms: list[str], switch: str) -> str:
         streams = [row["streams"][switch] for row in rows]
         shown = [spread([s[name]["accuracy"] for s in streams]) if name in streams[0] else "" for name in names]
         last = [list(s)[-1] for s in streams]
-        other = [spread([s[n][key] for s, n in zip(streams, last, strict=True)]) for key in ("balanced", "auc")]
+        answers = [s[n] for s, n in zip(streams, last, strict=True)]
+        other = [spread([answer[key] for answer in answers]) for key in ("balanced-accuracy", "auc")]
         traffic = f"{rows[0]['up']:.0f}, {rows[0]['down']:.0f}"
         rate = float(np.mean([row["rate"] for row in rows]))
         lines.append(f"| {' | '.join([arm, str(len(rows)), *shown, *other, traffic])} | {rate:.0f} |")

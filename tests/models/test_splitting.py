@@ -93,7 +93,7 @@ def test_with_one_batch_a_message_split_training_is_the_whole_networks(spec: Spl
         whole_step(whole, adam, given, batches[0].labels)
     split = Whole(home.half, desk.body, heads)
     for (name, a), b in zip(split.state_dict().items(), whole.state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9, msg=name)
 
 
 def test_the_parts_of_a_seed_are_the_whole_classifier_of_that_seed() -> None:
