@@ -23,7 +23,7 @@ from fedsec.models.splitting import Batch, applied, entered, new_desk, new_home,
 from fedsec.models.training import batches, network_arrays
 from fedsec.records import Enrolled
 from fedsec.seeds import address_seed, stream
-from fedsec.types import Rows
+from fedsec.types import Arrays, Rows
 from strategies.split import SplitStrategy
 from tests.local_grid import LocalGrid, Tamper
 
@@ -68,7 +68,7 @@ def run(spec: SplitSpec, exchange: Exchange, *, clients: int = 2, tamper: Tamper
     return strategy
 
 
-def kept(strategy: SplitStrategy, partition: int) -> dict[str, np.ndarray]:
+def kept(strategy: SplitStrategy, partition: int) -> Arrays:
     grid: LocalGrid = strategy.grid  # type: ignore[attr-defined]
     context = next(grid.contexts[node] for node, i in grid.partition.items() if i == partition)
     return records.kept_arrays(context, "cell")
@@ -99,24 +99,29 @@ def test_rounds_of_messages_are_the_functions_one_after_the_other(spec: SplitSpe
         np.testing.assert_array_equal(kept(strategy, 0)[f"half.{name}"], value, err_msg=name)
 
 
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Adam blows up the last bit of a gradient near zero."""
+    return bool(np.allclose(a, b, atol=2e-4))
+
+
 def test_a_u_shaped_run_makes_the_same_halves_as_labels_at_the_server_with_one_batch_a_message() -> None:
     shared = replace(SMALL, k=1)
     at_server, u_shaped = run(FULL, shared, clients=1), run(FULL, replace(shared, labels="client"), clients=1)
     bodies = [{k: v for k, v in s.half.arrays.items() if k.startswith("body")} for s in (at_server, u_shaped)]
     for name, value in bodies[0].items():
-        np.testing.assert_allclose(value, bodies[1][name], atol=2e-4, err_msg=name)
+        assert close(value, bodies[1][name]), name
     heads = {k: v for k, v in at_server.half.arrays.items() if k.startswith("heads")}
     assert heads
     assert not [name for name in u_shaped.half.arrays if name.startswith("heads")]
     for name, value in heads.items():
-        np.testing.assert_allclose(value, kept(u_shaped, 0)[name], atol=2e-4, err_msg=name)
+        assert close(value, kept(u_shaped, 0)[name]), name
     told = [{s.name: s.value for s in run_.scores} for run_ in (at_server, u_shaped)]
     assert {name: told[0][name] for name in told[1]} == told[1]
 
 
 def test_labels_leave_a_client_only_when_they_are_asked_for() -> None:
     for labels in ("server", "client"):
-        exchange = replace(SMALL, labels=labels)  # type: ignore[arg-type]
+        exchange = replace(SMALL, labels=labels)
         its = client(FULL, exchange)
         its.fit([], {"round": 1, "names": ""})
         assert ("labels" in its.sent) == (labels == "server")
