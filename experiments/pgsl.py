@@ -182,7 +182,7 @@ def table(cells: dict[str, Cell], arms: list[str], switch: str) -> str:
     names = ["plain", "attacked", "recovered", "fused", "late"]
     lines = [
         f"perturbation {switch} at test time",
-        f"| arm | seeds | {' | '.join(names)} | balanced accuracy | AUC | bytes up, down a sample | samples a CPU second |",
+        f"| arm | seeds | {' | '.join(names)} | balanced accuracy | AUC | bytes up, down a sample | samples a second |",
         "|" + "---|" * (len(names) + 6),
     ]
     for arm in arms:
