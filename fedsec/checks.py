@@ -34,6 +34,10 @@ def cross_checks(config: RunConfig) -> list[str]:
         mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
     if config.gan.loss != "wgan-gp" and config.train.penalty != Train().penalty:
         mistakes.append(f"train.penalty = {config.train.penalty}: only gan.loss = 'wgan-gp' has a penalty")
+    if config.defence.bound and config.defence.name not in ("fed-avg", "fed-detect", "fed-inspect"):
+        mistakes.append(
+            f"defence.bound = {config.defence.bound}: {config.defence.name!r} weighs no clients; leave it out"
+        )
     if not config.run.name or any(c in config.run.name for c in "/\\:\0") or config.run.name.startswith("."):
         mistakes.append(f"run.name = {config.run.name!r}: must be a plain folder name")
     return mistakes + _TASKS[config.train.task](config)

@@ -51,11 +51,12 @@ __all__ = [
 ]
 
 REDUCER_KEYS = ("defence.byzantine", "defence.mixing")
+DETECTION_KEYS = ("defence.decay", "defence.warmup", "defence.false-flags", "defence.bound")
 DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
-    "fed-avg": (),
+    "fed-avg": ("defence.bound",),
     "oracle": (),
-    "fed-detect": ("defence.rule", "defence.reported", "defence.decay", "defence.warmup", "defence.false-flags"),
-    "fed-inspect": ("defence.decay", "defence.warmup", "defence.false-flags"),
+    "fed-detect": (*DETECTION_KEYS, "defence.rule", "defence.reported"),
+    "fed-inspect": DETECTION_KEYS,
     "fltrust": (*REDUCER_KEYS, "defence.root"),
     "dp-fixed": (),
     "dp-adaptive": (),

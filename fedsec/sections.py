@@ -72,6 +72,9 @@ class Classifier:
     sends: Literal["statistics", "weights"] = setting(
         "statistics", meaning="what leaves a client: weights and running statistics, or weights alone (FedBN)"
     )
+    weighting: Literal["images", "uniform"] = setting(
+        "images", meaning="a client's share of the average: by its images, or the same for all"
+    )
     noise: float = setting(
         0.0, at_least(0), meaning="sigma0: noise on what a client sends, over the 95th percentile of its update"
     )
@@ -169,6 +172,11 @@ class Defence:
         "none", meaning="what stands in front of a reducer"
     )
     root: int = setting(100, at_least(1), meaning="fltrust: clean images at the server")
+    bound: float = setting(
+        0.0,
+        at_least(0),
+        meaning="weighing defences: longest update that counts whole, over the round's median length; 0 = none",
+    )
 
     @property
     def reads_losses(self) -> bool:

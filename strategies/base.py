@@ -20,6 +20,7 @@ from fedsec.seeds import stream
 from fedsec.types import Arrays, Dataset, Fit, Vector
 from fedsec.weights import Layout, Updates
 from strategies.adversary import Adversary
+from strategies.geometry import weighted_sum, within
 from strategies.reducers import mean
 
 MOST_UNHEARD = 3
@@ -93,13 +94,20 @@ class RoundStrategy(Strategy):
         return list(nodes)
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
-        """Uniform weights, as the release: 1/n whatever a client says about its number of images."""
+        """Of generators uniform weights, as the FedDetect release: 1/n whatever a client says of its number of images.
+        Of classifiers by that number, unless ``classifier.weighting`` says otherwise (McMahan et al. 2017)."""
+        if self.config.train.task == "classifier" and self.config.classifier.weighting == "images":
+            total = sum(fit.examples for fit in fits)
+            return Weighing({fit.partition: fit.examples / total for fit in fits})
         return Weighing({fit.partition: 1 / len(fits) for fit in fits})
 
     def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
         """One update out of the round's updates (n, d), in the order of ``fits``, and how each client counted."""
         weighing = self.weigh(number, fits)
-        return mean(updates, np.array([weighing.weights[fit.partition] for fit in fits])), weighing
+        shares = np.array([weighing.weights[fit.partition] for fit in fits])
+        if self.config.defence.bound:  # a scaled update does its harm in one round, before any track record
+            return weighted_sum(updates, shares * within(updates, self.config.defence.bound)), weighing
+        return mean(updates, shares), weighing
 
     @property
     def averaged(self) -> Arrays:

@@ -58,6 +58,7 @@ def test_a_round_is_averaged_scored_and_audited(tmp_path: Path) -> None:
     cell = record.finished()["vanilla", 0]
     assert [sorted(row.losses) for row in cell.rounds] == [[0, 1, 2]] * 2
     assert all(np.isfinite(list(row.losses.values())).all() for row in cell.rounds)
+    assert cell.rounds[0].weights == pytest.approx({0: 6 / 11, 1: 4 / 11, 2: 1 / 11}), "shares by images"
     assert {"auc", "accuracy", "balanced-accuracy"} <= set(cell.final())
     assert 0.4 < cell.final()["auc"].score.value <= 1
     leaks = {(row.round, row.partition, row.attack): row for row in cell.leaks}
@@ -106,6 +107,40 @@ def test_probing_sites_report_numbers(tmp_path: Path) -> None:
     told = {row.partition: row.values for row in record.finished()["vanilla", 0].leaks}
     assert told[0]["steps"] == 2
     assert told[2]["rank"] == 1, "one image's statistics single it out"
+
+
+def on_machines(tmp_path: Path, **changes: Any) -> RunRecord:
+    """Two hospitals with images of their own, each on its own node."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for kind in ("normal", "pneumonia"):
+        (tmp_path / "site" / kind).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / "site" / kind / f"{i}.png")
+    usual = {"split__clients": 2, "split__scheme": "iid", "split__images": "", "classifier__batches": ""}
+    settings = config(tmp_path, **usual, leakage__sites="", train__rounds=1, **changes)
+    grid = LocalGrid(
+        app,
+        settings.to_flat(),
+        nodes=2,
+        node_config=lambda i: {"site": ("Graz", "Linz")[i], "data": str(tmp_path / "site")},
+    )
+    return runlog.read(run_experiment(grid, settings, wait=1))
+
+
+def test_hospitals_probe_their_own_updates_on_their_own_machines(tmp_path: Path) -> None:
+    record = on_machines(tmp_path, leakage__every=0, leakage__probe="inversion", leakage__limit=1e-9)
+    (row,) = record.cells["vanilla", 0].rounds
+    heard = {leak.partition for leak in record.cells["vanilla", 0].leaks}
+    assert heard | {drop.partition for drop in row.dropped} == {0, 1}
+    assert all("the site keeps it" in drop.reason for drop in row.dropped)
+    assert {drop.site for drop in row.dropped} <= {"Graz", "Linz"}
+
+
+def test_a_server_cannot_audit_hospitals_whose_images_it_has_not(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"only a simulation knows.*take leakage\.probe"):
+        on_machines(tmp_path, leakage__every=1)
 
 
 def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
