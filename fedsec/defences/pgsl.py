@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsec.errors import ConfigError, all_at_once
+
 Scores = Callable[[Tensor], Tensor]
 """Images (n, c, s, s) -> class logits (n, k), one image's scores depending on that image alone."""
 FOLD = 2
@@ -43,7 +45,7 @@ class Pgsl:
     ``fusion``: the convolution-sum stream. ``skip``: which stream is f_u, the one added again. The attacked one, since
     through it alone a gradient reaches the client.
     ``weights``: of the late fusion, for the recovered, fused and attacked stream (the paper's W_g, W_r, W_b).
-    ``returned``: whose gradient goes back to the client.
+    ``returned``: whose gradient goes back to the client. Raises ConfigError with every number that cannot be.
     """
 
     perturb: Literal["jsma", "random", "off"] = "jsma"
@@ -63,6 +65,16 @@ class Pgsl:
     skip: Literal["attacked", "recovered"] = "attacked"
     weights: tuple[float, float, float] = (0.5, 0.3, 0.2)
     returned: Literal["fused", "all"] = "fused"
+
+    def __post_init__(self) -> None:
+        laws = {
+            f"mu = {self.mu}: must be above 0 and at most 1, or the loop does not settle": 0 < self.mu <= 1,
+            f"lam = {self.lam}: must be at least 0": self.lam >= 0,
+            f"iterations = {self.iterations}: must be at least 0; 0 is the limit": self.iterations >= 0,
+            f"step = {self.step}: must be at least 0; perturb = 'off' leaves the images alone": self.step >= 0,
+            f"weights = {self.weights}: must be above 0, the late fusion divides by them": min(self.weights) > 0,
+        }
+        all_at_once(ConfigError, "this PGSL cannot be", [law for law, kept in laws.items() if not kept])
 
 
 def saliency(scores: Scores, images: Tensor, labels: Tensor | None, of: str = "logits") -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from fedsec.defences.pgsl import (
     shuffled,
     unfold,
 )
+from fedsec.errors import ConfigError
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -227,3 +228,8 @@ def test_late_shares_lie_in_0_to_1_and_sum_to_1(names: tuple[str, ...]) -> None:
     assert float(values.min()) >= 0
     assert float(values.max()) <= 1
     torch.testing.assert_close(values.sum(dim=0), torch.ones(9))
+
+
+def test_switches_that_cannot_be_are_named_all_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"3 found(.|\n)*mu = 1.2(.|\n)*lam = -1(.|\n)*weights = \(1, 0, 0\)"):
+        Pgsl(mu=1.2, lam=-1, weights=(1, 0, 0))
