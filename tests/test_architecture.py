@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     },
     {"fedsec.weights"},
     {"fedsec.privacy", "fedsec.models", "fedsec.datasets"},
-    {"fedsec.attacks", "fedsec.metrics", "fedsec.probes", "fedsec.reports"},
+    {"fedsec.attacks", "fedsec.metrics", "fedsec.probes", "fedsec.defences", "fedsec.reports"},
     {"fedsec.records", "fedsec.runs", "fedsec.experiment", "fedsec.matrix"},
     {"strategies", "clients"},
     {"fedsec.server_app", "fedsec.client_app"},

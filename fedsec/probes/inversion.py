@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -128,21 +128,43 @@ def invert(
     logits = torch.zeros(count, replica.recipe.classes, device=replica.device, requires_grad=True)
     joint = preset.targets == "joint" or labels is None
     moved = [canvas.moved, *([logits] if joint else [])]
-    adam = torch.optim.Adam(moved, preset.lr)
-    best, curve = (math.inf, first, dict[str, float]()), []
-    for iteration in range(preset.iterations):
-        rate = min(1, (iteration + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * iteration / preset.iterations))
-        adam.param_groups[0]["lr"] = preset.lr * rate
+
+    def look() -> tuple[Tensor, dict[str, Tensor]]:
         images = canvas.images()
         targets = torch.softmax(logits, dim=1) if joint or labels is None else labels
         scene = Scene(replica, observed, images, targets)
         if any(name in OF_THE_UPDATE for name in chosen):
             _ = scene.trained
-        values = {name: TERMS[name](scene) for name in chosen}
-        loss = torch.stack([weight * values[name] for name, weight in chosen.items()]).sum()
+        return images, {name: TERMS[name](scene) for name in chosen}
+
+    return descend(moved, look, chosen, lr=preset.lr, iterations=preset.iterations, signed=preset.signed, say=say)
+
+
+def descend(
+    moved: Sequence[Tensor],
+    look: Callable[[], tuple[Tensor, dict[str, Tensor]]],
+    weights: Mapping[str, float],
+    *,
+    lr: float,
+    iterations: int,
+    signed: bool = False,
+    say: Callable[[int, float], None] = lambda iteration, loss: None,
+) -> Reconstruction:
+    """Adam on ``moved``, warmed up over WARM iterations, then along a cosine to 0.
+
+    ``look()``: the images as they are now, and each term's value; the loss is their sum by ``weights``. ``signed``:
+    Adam is given the gradient's sign. The best iterate is that of least loss; FloatingPointError without a finite one.
+    """
+    adam = torch.optim.Adam(moved, lr)
+    best, curve = (math.inf, torch.empty(0), dict[str, float]()), []
+    for iteration in range(iterations):
+        rate = min(1, (iteration + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
+        adam.param_groups[0]["lr"] = lr * rate
+        images, values = look()
+        loss = torch.stack([weight * values[name] for name, weight in weights.items()]).sum()
         gradients = torch.autograd.grad(loss, moved, allow_unused=True)
         for tensor, gradient in zip(moved, gradients, strict=True):
-            tensor.grad = gradient if gradient is None or not preset.signed else gradient.sign()
+            tensor.grad = gradient if gradient is None or not signed else gradient.sign()
         number = float(loss.detach())
         curve.append(number)
         if number < best[0]:

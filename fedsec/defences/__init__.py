@@ -1,0 +1,1 @@
+"""Defences whose maths stands alone."""
