@@ -2,9 +2,9 @@
 
 A small network is cut after ``--depths`` blocks and trained on half of the training images as plain split learning
 trains it; the attackers' auxiliary images are of the other half. One batch of ``--images`` of the client's own then
-goes there and back, once with BatchNorm in train mode and once in eval mode, and every attack of ``ATTACKS`` is given what
-its card says. The truth is used for scores alone: PSNR, SSIM and RDLV against the public prior (the mean of the test
-images), images in the order sent. Finished rows of ``--json`` are not run again.
+goes there and back, once with BatchNorm in train mode and once in eval mode, and every attack of ``ATTACKS`` is given
+what its card says. The truth is used for scores alone: PSNR, SSIM and RDLV against the public prior (the mean of the
+test images), PSNR and SSIM in the order sent. Finished rows of ``--json`` are not run again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Case:
         return found.images, {"loss": found.loss}
 
     def scored(self, images: Images) -> Row:
-        """Means over the batch; ``rdlv`` pairs one to one, image by image in ``ssims``."""
+        """Means over the batch, and its single ``ssims``; RDLV pairs images and reconstructions one to one."""
         truth, prior = self.images.numpy(), self.prior.numpy()
         leak = rdlv(truth, images, prior, pairing="matched")
         near = ssim(truth, images)
@@ -88,25 +88,19 @@ def run(options: argparse.Namespace) -> dict[str, Row]:
     results: dict[str, Row] = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
     for seed, depth in itertools.product(options.seeds, options.depths):
         case: Case | None = None
-        for mode in options.modes:
-            strips: list[Images] = []
-            for name in options.attacks:
-                key = f"{name} depth={depth} {mode} {options.arm} seed={seed}"
-                if key not in results or options.png:
-                    case = case or Case(data, depth, seed, options)
-                    started = time.monotonic()
-                    images, told = case.attacked(name, mode)
-                    results[key] = {**case.scored(images), **told, "seconds": time.monotonic() - started}
-                    strips.append(images)
-                    if options.json:
-                        write_whole(options.json, json.dumps(results, indent=1) + "\n")
-                print(
-                    key + ": " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items() if k != "ssims"), flush=True
-                )
-            if options.png and case:
-                sheet = grid(to_pixels(np.concatenate([case.images.numpy(), *strips])), options.images)
-                target = options.png / f"depth-{depth}-{mode}-seed-{seed}.png"
-                save_png(sheet.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2), target)
+        for mode, name in itertools.product(options.modes, options.attacks):
+            key = f"{name} depth={depth} {mode} {options.arm} seed={seed}"
+            if key not in results:
+                case = case or Case(data, depth, seed, options)
+                started = time.monotonic()
+                images, told = case.attacked(name, mode)
+                results[key] = {**case.scored(images), **told, "seconds": time.monotonic() - started}
+                if options.png:
+                    sheet = grid(to_pixels(np.concatenate([case.images.numpy(), images])), options.images)
+                    save_png(sheet.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2), options.png / f"{key}.png")
+                if options.json:
+                    write_whole(options.json, json.dumps(results, indent=1) + "\n")
+            print(key + ": " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items() if k != "ssims"), flush=True)
     return results
 
 
@@ -122,7 +116,7 @@ def table(results: dict[str, Row], options: argparse.Namespace) -> str:
         if rows:
             near = mean_interval([value for row in rows for value in row["ssims"]])  # type: ignore[union-attr]
             level, leak = (np.mean([row[key] for row in rows]) for key in ("psnr", "rdlv"))
-            highest = max(row["rdlv-max"] for row in rows)  # type: ignore[type-var]
+            highest = max(row["rdlv-max"] for row in rows)
             cells = [f"{level:.1f}", f"{near.mean:.2f} ({near.low:.2f} to {near.high:.2f})", f"{leak:.2f}"]
             lines.append(f"| {name} | {depth} | {mode} | {len(near.values)} | {' | '.join(cells)} | {highest:.2f} |")
     return "\n".join(lines)
@@ -146,7 +140,7 @@ def main() -> None:
     parser.add_argument("--no-peek", type=float, default=0.0, help="weight of the distance correlation")
     parser.add_argument("--iterations", default="", help="e.g. 'fsha=4000,decoder=3000'; the attacks' own otherwise")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path, help="folder for a sheet a cut and mode: the truth, then each attack")
+    parser.add_argument("--png", type=Path, help="folder for a strip a row: the truth above the reconstructions")
     options = parser.parse_intermixed_args()
     options.attacks, options.modes = options.attacks.split(","), options.modes.split(",")
     options.depths, options.seeds = (

@@ -13,7 +13,7 @@ from fedsec.probes.split_learned import BATCH, Decoder
 from fedsec.probes.split_view import Means, SplitView, fresh
 from fedsec.seeds import address_seed, stream
 
-STEPS = 800
+STEPS = 500
 PENALTY = 10.0
 RATE = 1e-3
 

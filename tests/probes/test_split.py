@@ -32,8 +32,9 @@ class Trainee:
 
     def send(self) -> Tensor:
         self.turn = (self.turn + 16) % len(self.images)
-        self.last: Tensor = self.client(self.images[self.turn : self.turn + 16])
-        return self.last
+        last: Tensor = self.client(self.images[self.turn : self.turn + 16])
+        self.last = last
+        return last
 
     def give_back(self, gradient: Tensor) -> None:
         self.adam.zero_grad()
@@ -174,7 +175,7 @@ def test_what_the_view_lacks_is_said(name: str, lost: dict[str, None], said: str
 def test_what_the_attacker_lacks_is_said(name: str, lost: dict[str, object], said: str) -> None:
     view, _, _ = shallow()
     with pytest.raises(ProbeError, match=said):
-        ATTACKS[name](view, means(**lost))
+        ATTACKS[name](view, replace(means(), **lost))  # type: ignore[arg-type]
 
 
 def test_odd_networks_are_refused() -> None:
