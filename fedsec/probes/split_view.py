@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.seeds import address_seed
 
+WITHIN = 0.1
+"""Weight of a map's differences within a cell, beside those below 0."""
+
 Factory = Callable[[], nn.Module]
 """Builds one network; its initial weights are not used."""
 
@@ -106,18 +109,25 @@ def _negative(values: Tensor) -> Tensor:
     return values.clamp(max=0).square().mean()
 
 
+def _within(change: Tensor) -> Tensor:
+    """Mean squared difference from the mean over channels and each 2 x 2 cell."""
+    mean = F.avg_pool2d(change.mean(dim=1, keepdim=True), 2)
+    return (change - F.interpolate(mean, scale_factor=2, mode="nearest")).square().mean()
+
+
 READINGS: dict[str, Reading] = {
     "image": Reading(_same, _same, _same),
     # PGSL's down-sampling is public; this attacker takes the map to be zero and knows of no perturbation.
     "folded": Reading(_same, folded, _same),
     # PGSL's perturbation is known too: the map is moved with the rest, cannot be negative, and is subtracted.
     "adaptive": Reading(folded, _same, unfolded, lambda inputs: _negative(inputs[:, -1])),
-    # The same with a map of every pixel's own, whose mean is what is sent: smoothness of the image shares it out.
+    # The same with a map of every pixel's own, whose mean is what is sent: smoothness of the image shares it out, and
+    # differences within a cell cost, or the map would take all that is not smooth.
     "joint": Reading(
         lambda images: torch.cat([images, torch.zeros_like(images)], dim=1),
         _joined,
         lambda canvas: _apart(canvas)[0],
-        lambda canvas: _negative(_apart(canvas)[1]),
+        lambda canvas: _negative(_apart(canvas)[1]) + WITHIN * _within(_apart(canvas)[1]),
     ),
 }
 
