@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.inversion import Reconstruction
+from fedsec.probes.split_matching import likened
 from fedsec.probes.split_view import Means, SplitView, fresh
-from fedsec.probes.terms import TINY, excess, variation
+from fedsec.probes.terms import excess, variation
 from fedsec.seeds import address_seed, stream
 
 BATCH = 16
@@ -79,11 +80,11 @@ def unsplit(view: SplitView, means: Means) -> Reconstruction:
 
     Knows the activations and the architecture; neither weights nor data. Images and the first layer's weights may
     change sign together, or scale, or shift, and little but borders says which is right: of the images and their
-    negatives those nearer to the prior are taken, with the mean and spread over the batch that public images have
-    (ours). Other departures: images start from the prior, not from a constant, which under train-mode BatchNorm has no
-    scale (from noise of 0.01 the layer amplified the noise: correlation with the truth 0.5, from the prior 0.9, on the
-    test's lesions); all images of a batch share one clone; fewer steps (constants above) at ten times the rate; the
-    clone of a client half in eval mode takes statistics 0 and 1, for which its affine part makes up.
+    negatives those nearer to the prior are taken, with the mean colour and spread over the batch that public images
+    have (ours). Other departures: images start from the prior, not from a constant, which under train-mode BatchNorm
+    has no scale (from noise of 0.01 the layer amplified the noise: correlation with the truth 0.5, from the prior 0.9,
+    on the test's lesions); all images of a batch share one clone; fewer steps (constants above) at ten times the rate;
+    the clone of a client half in eval mode takes statistics 0 and 1, for which its affine part makes up.
     """
     clone = fresh(view.architecture, means.seed, "clone").train(view.train)
     rng = torch.Generator().manual_seed(address_seed(means.seed, "split", "unsplit"))
@@ -109,13 +110,8 @@ def unsplit(view: SplitView, means: Means) -> Reconstruction:
             cloning.step()
         curve.append(float(fit.detach()))
     images = means.reading.show(canvas.detach())
-    images = _likened(images if _along(images, means.prior) >= 0 else -images, means)
+    images = likened(images if _along(images, means.prior) >= 0 else -images, means)
     return Reconstruction(images.clamp(-1, 1).numpy(), curve[-1], {"activations": curve[-1]}, tuple(curve))
-
-
-def _likened(images: Tensor, means: Means) -> Tensor:
-    known = means.prior if means.public is None else means.public
-    return (images - images.mean()) / images.std().clamp(min=TINY) * known.std() + known.mean()
 
 
 def _along(images: Tensor, prior: Tensor) -> float:

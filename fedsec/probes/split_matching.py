@@ -11,6 +11,7 @@ from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.inversion import Preset, Reconstruction, descend
 from fedsec.probes.split_terms import SPLIT_TERMS, THROUGH_THE_SERVER, Guess, Halves
 from fedsec.probes.split_view import READINGS, Means, SplitView
+from fedsec.probes.terms import TINY
 from fedsec.seeds import address_seed
 
 MATCHING: dict[str, Preset] = {
@@ -90,8 +91,8 @@ def adaptive_joint(view: SplitView, means: Means) -> Reconstruction:
 def match(view: SplitView, means: Means, preset: Preset) -> Reconstruction:
     """Images whose passage through the halves fits ``view`` by ``preset``'s terms.
 
-    Guarantee: neither half changes; the same seed gives the same images. Errors: ProbeError when the view lacks what a
-    term needs; FloatingPointError when no iterate had a finite loss.
+    Guarantee: neither half changes; the same seed gives the same images. With ``view.train`` they are ``likened``.
+    Errors: ProbeError when the view lacks what a term needs; FloatingPointError when no iterate had a finite loss.
     """
     through = any(name in THROUGH_THE_SERVER for name in preset.terms)
     _needed(view, preset)
@@ -113,7 +114,24 @@ def match(view: SplitView, means: Means, preset: Preset) -> Reconstruction:
 
     moved = [canvas] if logits is None else [canvas, logits]
     iterations = means.iterations or preset.iterations
-    return descend(moved, look, preset.terms, lr=preset.lr, iterations=iterations, signed=preset.signed)
+    found = descend(moved, look, preset.terms, lr=preset.lr, iterations=iterations, signed=preset.signed)
+    if not view.train:
+        return found
+    return replace(found, images=likened(torch.from_numpy(found.images), means).clamp(-1, 1).numpy())
+
+
+def likened(images: Tensor, means: Means) -> Tensor:
+    """The batch with each channel's mean and the overall spread of public images; without these, of the prior.
+
+    Train-mode BatchNorm takes both out of what is sent, but for the borders, and smoothness then shrinks the spread.
+    """
+    known = means.prior if means.public is None else means.public
+    spread = (images - _colour(images)).std() / (known - _colour(known)).std()
+    return (images - _colour(images)) / spread.clamp(min=TINY) + _colour(known)
+
+
+def _colour(images: Tensor) -> Tensor:
+    return images.mean(dim=(0, 2, 3), keepdim=True)
 
 
 def _unknown_labels(view: SplitView, halves: Halves) -> Tensor:
