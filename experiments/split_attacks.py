@@ -1,10 +1,11 @@
 """Images out of split learning's exchange: ``python -m experiments.split_attacks SOURCE [key=value ...]``.
 
 A small network is cut after ``--depths`` blocks and trained on half of the training images as plain split learning
-trains it; the attackers' auxiliary images are of the other half. One batch of ``--images`` of the client's own then
-goes there and back, once with BatchNorm in train mode and once in eval mode, and every attack of ``ATTACKS`` is given
-what its card says. The truth is used for scores alone: PSNR, SSIM and RDLV against the public prior (the mean of the
-test images), PSNR and SSIM in the order sent. Finished rows of ``--json`` are not run again.
+trains it; the attackers' auxiliary images are of the other half, less the client's own patients. One batch of
+``--images`` of the client's then goes there and back, once with BatchNorm in train mode and once in eval mode, and
+every attack of ``ATTACKS`` is given what its card says. The truth is used for scores alone: PSNR, SSIM and RDLV against
+the public prior (the mean of the test images), PSNR and SSIM in the order sent. Finished rows of ``--json`` are not run
+again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Case:
 
     def __init__(self, data: Dataset, depth: int, seed: int, options: argparse.Namespace) -> None:
         order = stream(seed, "split-attacks").permutation(data.train)
-        own, self.public = np.split(order, [len(order) // 2])
+        own, others = np.split(order, [len(order) // 2])
+        self.public = others[~np.isin(data.groups[others], data.groups[own])]
         self.data, self.seed, self.options = data, seed, options
         control = Control(options.noise, options.no_peek)
         images, labels = tensors(data, own)
