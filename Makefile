@@ -8,13 +8,14 @@ DATA    ?= phantom
 SET     ?=
 FILES   := fedsec strategies clients tests benchmarks
 
-.PHONY: help setup test check format lock experiment-isic experiment-chestx bench clean
+.PHONY: help setup test check format lock experiment-isic experiment-chestx experiment-leakage bench clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make experiment-isic [DATA=dir] [OUT=dir] [PROFILE=quick|full|large|paper] [SET="key=value ..."]'
 	@echo '  make experiment-chestx [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
+	@echo '  make experiment-leakage [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
 
 setup: .venv/.ready  ## make .venv from the lock, with compiled bytecode
 
@@ -48,6 +49,9 @@ experiment-isic: setup  ## federated lesion GAN: attack and FedDetect, with a re
 
 experiment-chestx: setup  ## federated chest radiograph GAN: attack and defences, with a report
 	$(BIN)/fedsec run experiments/chestx.toml --profile $(PROFILE) data.source="$(DATA)" run.out="$(OUT)" $(SET)
+
+experiment-leakage: setup  ## federated chest radiograph classifier: what single updates give away, with a report
+	$(BIN)/fedsec run experiments/leakage.toml --profile $(PROFILE) data.source="$(DATA)" run.out="$(OUT)" $(SET)
 
 bench: setup  ## measure speed and memory on this machine; writes BENCH.json
 	$(BIN)/python -m benchmarks.bench

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from flwr.common.typing import NDArrays, Scalar
+
+from clients.classifier import ClassifierClient
 from clients.gan import GanClient
 from clients.malicious import MaliciousGanClient
+from clients.probe import BatchNormProbeClient, InversionProbeClient
+from fedsec.checks import pairs
 from fedsec.config import RunConfig
+from fedsec.datasets.public import prior_image
+from fedsec.images import to_images
+from fedsec.probes.audit import recipe_of
 from fedsec.types import Arrays, Rows
+
+STRANGERS = 50
+"""Public images that a site's statistics probe holds its own against."""
+PROBE = "row-space"
+"""The attack that a site makes on its own update: the strongest that needs nothing but the update."""
+
+
+class SiteClient(Protocol):
+    """A client between two rounds: ``kept`` is what its site stores."""
+
+    kept: Arrays
+
+    def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]: ...
 
 
 def build(
@@ -18,10 +43,55 @@ def build(
     kept: Arrays,
     device: str = "cpu",
     secret: int | None = None,
-) -> GanClient:
-    """The client of one partition: malicious when the configuration says so, benign otherwise."""
+    public: Callable[[], Rows] | None = None,
+) -> SiteClient:
+    """The client of one partition: malicious when the configuration says so, benign otherwise.
+
+    ``public``: what an attacker may have of the same kind; asked for by a client that probes its own update.
+    """
+    if config.train.task == "classifier":
+        return _classifier(config, rows, partition, classes, seed, kept, device, secret, public)
     kind = MaliciousGanClient if partition in config.malicious else GanClient
     return kind(config, rows, partition=partition, classes=classes, seed=seed, kept=kept, device=device, secret=secret)
 
 
-__all__ = ["GanClient", "MaliciousGanClient", "build"]
+def _classifier(
+    config: RunConfig,
+    rows: Rows,
+    partition: int,
+    classes: int,
+    seed: int,
+    kept: Arrays,
+    device: str,
+    secret: int | None,
+    public: Callable[[], Rows] | None,
+) -> ClassifierClient:
+    channels, leakage = rows.pixels.shape[3], config.leakage
+    recipe = recipe_of(config, partition=partition, images=len(rows), channels=channels, classes=classes)
+    usual = {
+        "partition": partition,
+        "seed": seed,
+        "kept": kept,
+        "device": device,
+        "secret": secret,
+        "sends": config.classifier.sends,
+        "noise": config.classifier.noise,
+    }
+    if leakage.probe == "none":
+        return ClassifierClient(recipe, rows, **usual)  # type: ignore[arg-type]
+    assert public is not None, "a client that probes its own update needs images that an attacker may have"
+    if leakage.probe == "statistics":
+        return BatchNormProbeClient(recipe, rows, strangers=to_images(public().pixels[:STRANGERS]), **usual)
+    limit, iterations = leakage.limit or math.inf, pairs(leakage.iterations).get(PROBE, 0)
+    prior = prior_image(public())
+    return InversionProbeClient(recipe, rows, prior=prior, limit=limit, preset=PROBE, iterations=iterations, **usual)
+
+
+__all__ = [
+    "BatchNormProbeClient",
+    "ClassifierClient",
+    "GanClient",
+    "InversionProbeClient",
+    "MaliciousGanClient",
+    "build",
+]

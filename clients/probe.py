@@ -7,44 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import torch
 from flwr.common.typing import NDArrays, Scalar
 
 from clients.classifier import ClassifierClient
 from fedsec.errors import ReplyError
 from fedsec.images import to_images
-from fedsec.metrics.similarity import Rdlv, matched, pairwise, rdlv, ssim
+from fedsec.metrics.similarity import Rdlv, rdlv
+from fedsec.probes.audit import inverted
 from fedsec.probes.batchnorm import Moments, moment_likelihood, noise_gain, recovered, steps_taken
-from fedsec.probes.inversion import PRESETS, invert
-from fedsec.probes.labels import only_label
 from fedsec.probes.replica import Replica
-from fedsec.probes.terms import OF_THE_UPDATE, observe
-from fedsec.probes.upstream import nearest_maps
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Images, Rows
+from fedsec.weights import COUNTERS
 
-__all__ = ["BatchNormProbeClient", "InversionProbeClient", "inverted", "moments_of", "placed"]
+__all__ = ["BatchNormProbeClient", "InversionProbeClient", "moments_of"]
 
 
 class BatchNormProbeClient(ClassifierClient):
-    """Reports what its running statistics give away: ``probe-steps``, the local steps that the counters tell;
+    """Reports what its running statistics give away: ``probe-steps``, the local steps that the counters tell (the
+    recipe, where they are not sent);
     ``probe-noise-gain``, by which noise on them would grow; ``probe-rank``, the place of this site's likeliest image
     among it and ``strangers`` (public images of the same size), 1 = picked out. Nothing is withheld."""
 
-    def __init__(
-        self, recipe: Recipe, rows: Rows, *, partition: int, seed: int, strangers: Images, device: str = "cpu"
-    ) -> None:
-        super().__init__(recipe, rows, partition=partition, seed=seed, device=device)
+    def __init__(self, recipe: Recipe, rows: Rows, *, strangers: Images, **usual: Any) -> None:
+        super().__init__(recipe, rows, **usual)
         self.strangers = strangers
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         sent, examples, told = super().fit(parameters, config)
         view = self.captured
         assert view is not None
-        steps = steps_taken(view.before, view.after)
+        counted = any(name.rsplit(".", 1)[-1] in COUNTERS for name in view.after)
+        steps = steps_taken(view.before, view.after) if counted else view.recipe.steps
         replica = Replica(view.recipe, view.before)
         target = recovered(
             view.before,
@@ -74,15 +71,13 @@ class InversionProbeClient(ClassifierClient):
         recipe: Recipe,
         rows: Rows,
         *,
-        partition: int,
-        seed: int,
         prior: Images,
         limit: float = math.inf,
         preset: str = "row-space",
         iterations: int = 0,
-        device: str = "cpu",
+        **usual: Any,
     ) -> None:
-        super().__init__(recipe, rows, partition=partition, seed=seed, device=device)
+        super().__init__(recipe, rows, **usual)
         self.prior, self.limit, self.preset, self.iterations = prior, limit, preset, iterations
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
@@ -102,31 +97,6 @@ class InversionProbeClient(ClassifierClient):
         truth = to_images(self.rows.pixels)
         images, said = inverted(view, self.preset, prior=self.prior, seed=self.seed, iterations=self.iterations)
         return rdlv(truth, images, self.prior), said.get("maps", 0.0)
-
-
-def inverted(
-    view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0
-) -> tuple[Images, dict[str, float]]:
-    """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
-    which 'row-space' can read no maps gives the prior, with ``maps`` 0. The label of one image is read from the view,
-    those of several are optimised with the images."""
-    chosen = PRESETS[preset] if not iterations else replace(PRESETS[preset], iterations=iterations)
-    replica = Replica(view.recipe, view.before)
-    maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
-    if maps is None and "maps" in chosen.terms:
-        return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
-    trains = any(name in OF_THE_UPDATE for name in chosen.terms)
-    known = torch.tensor([only_label(view)]) if trains and view.examples == 1 else None
-    found = invert(
-        replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
-    )
-    told = {"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}
-    return found.images, {"loss": found.loss, **told}
-
-
-def placed(truth: Images, images: Images) -> Images:
-    """``images`` in the order of the true ones they are likest, by SSIM, one to one."""
-    return images[matched(pairwise(ssim, truth, images))]
 
 
 def moments_of(replica: Replica, image: Images) -> dict[str, Moments]:

@@ -19,17 +19,16 @@ import numpy as np
 import torch
 
 from clients.classifier import ClassifierClient
-from clients.probe import inverted, placed
 from fedsec.config import RunConfig
 from fedsec.datasets import load
 from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.intervals import mean_interval
-from fedsec.metrics.similarity import psnr, rdlv, ssim
+from fedsec.metrics.similarity import leak_scores, placed
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
 from fedsec.privacy.percentile import percentile_noise
-from fedsec.probes.released import released
+from fedsec.probes.audit import ATTACKS
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
@@ -80,23 +79,7 @@ def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) ->
     """Reconstructions, and what the attack says of itself."""
     if name == "prior":
         return np.broadcast_to(prior, site.truth.shape).copy(), {}
-    iterations = options.iterations.get(name, 0)
-    if name == "released":
-        kind = {"iterations": iterations} if iterations else {}
-        return released(site.view, prior=prior, seed=options.seed, **kind), {}
-    return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations)
-
-
-def scored(truth: Images, images: Images, prior: Images) -> dict[str, float]:
-    """Means over the site's images, each against the reconstruction it is matched with."""
-    own = placed(truth, images)
-    leak = rdlv(truth, images, prior)
-    return {
-        "psnr": float(psnr(truth, own).mean()),
-        "ssim": float(ssim(truth, own).mean()),
-        "rdlv": leak.mean,
-        "rdlv-max": leak.max,
-    }
+    return ATTACKS[name](site.view, prior, options.seed, options.iterations.get(name, 0))
 
 
 def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
@@ -131,7 +114,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
                 started = time.monotonic()
                 images, told = attack(name, site, prior, options)
                 seconds = time.monotonic() - started
-                results[key] = {**scored(site.truth, images, prior), **told, "seconds": seconds}
+                results[key] = {**leak_scores(site.truth, images, prior), **told, "seconds": seconds}
                 strips.append(placed(site.truth, images))
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")

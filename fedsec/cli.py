@@ -127,10 +127,11 @@ def _matrix(options: argparse.Namespace) -> int:
 
 def _announce(plan: Plan, todo: list[tuple[str, int]]) -> None:
     data, config = plan.dataset, plan.config
+    epochs = config.classifier.epochs if config.train.task == "classifier" else 0
     OUT.print(
         f"{config.run.name}: {len(data.train)} training and {len(data.test)} test images of "
         f"{len(data.class_names)} classes, {plan.clients} clients, {config.train.rounds} rounds of "
-        f"{config.train.steps} steps at {config.data.size} px",
+        f"{f'{epochs} local epochs' if epochs else f'{config.train.steps} steps'} at {config.data.size} px",
         markup=False,
         highlight=False,
     )
@@ -160,17 +161,31 @@ def _rescore(options: argparse.Namespace) -> int:
 def _draw(folder: Path) -> int:
     from fedsec.reports.page import write_report
     from fedsec.reports.results import write_results
+    from fedsec.reports.risk import write_risk
 
     results = write_results(folder)
     page = write_report(folder)
+    sheets = write_risk(folder)
     _table(results)
     OUT.print(f"report: {page}", markup=False, highlight=False)
+    if sheets:
+        OUT.print(f"risk sheets, one a site: {sheets}", markup=False, highlight=False)
     return 0
 
 
 def _table(results: dict[str, Any]) -> None:
     arms = results["arms"]
-    chosen = ("fid", "frechet-domain", "kid", "recall", "trigger-rate", "false-flag-rate", "attacker-weight")
+    chosen = (
+        "auc",
+        "balanced-accuracy",
+        "fid",
+        "frechet-domain",
+        "kid",
+        "recall",
+        "trigger-rate",
+        "false-flag-rate",
+        "attacker-weight",
+    )
     names = [name for name in chosen if any(name in scores for scores in arms.values())]
     table = Table("arm", *names, title=Text(results["experiment"]))
     for arm, scores in arms.items():

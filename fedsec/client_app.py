@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from fedsec import records
 from fedsec.config import Data, RunConfig, Split
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, ReplyError
 from fedsec.types import Rows, SiteReport
 
 app = ClientApp()
@@ -43,9 +43,10 @@ def train(message: Message, context: Context) -> Message:
     arrays, task = records.read_task(message)
     if _simulated(context):
         config = _parsed(frozenset(context.run_config.items())).arm(task.arm)
-        rows, classes = _partition_rows(config.data, replace(config.split, clients=task.clients), task.partition)
+        split = replace(config.split, clients=task.clients)
+        rows, classes = _partition_rows(config.data, split, task.partition)
     else:
-        config = _site_config(context).arm(task.arm)
+        config, split = _site_config(context).arm(task.arm), None
         rows, names = _site_rows(config.data)
         classes = len(names)
     cell = f"{task.arm}-{task.seed}"
@@ -58,8 +59,12 @@ def train(message: Message, context: Context) -> Message:
         kept=records.kept_arrays(context, cell),
         device=device_of(config.speed),
         secret=None if _simulated(context) else secrets.randbits(63),
+        public=lambda: _attacker_rows(config.data, split),
     )
-    shared, examples, metrics = client.fit(list(arrays.values()), {"round": task.round, "clients": task.clients})
+    try:
+        shared, examples, metrics = client.fit(list(arrays.values()), {"round": task.round, "clients": task.clients})
+    except ReplyError as refusal:  # the site's own limit: what it kept of this round stays as it was
+        return records.withheld(message, str(refusal))
     records.keep_arrays(context, cell, {} if task.last else client.kept)
     numbers = {key: float(value) for key, value in metrics.items()}
     return records.reply(message, dict(zip(arrays, shared, strict=True)), examples, numbers)
@@ -97,6 +102,17 @@ def _partition_rows(data: Data, split: Split, partition: int) -> tuple[Rows, int
 
     dataset = load(data)
     return dataset.rows(divide(dataset, split, seed=data.seed)[partition]), len(dataset.class_names)
+
+
+@lru_cache(maxsize=2)
+def _attacker_rows(data: Data, split: Split | None) -> Rows:
+    """What a site takes for an attacker's own images: nobody's in a simulation, its held-out ones on a real machine."""
+    from fedsec.datasets import load
+    from fedsec.datasets import partition as divide
+    from fedsec.datasets.public import attacker_rows
+
+    dataset = load(data)
+    return attacker_rows(dataset, divide(dataset, split, seed=data.seed) if split else [dataset.train])
 
 
 @lru_cache(maxsize=1)

@@ -13,17 +13,33 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+from fedsec.checks import FIRST_STEPS, cross_checks, integers
 from fedsec.errors import ConfigError, all_at_once
-from fedsec.sections import Attack, Data, Defence, Gan, Measure, Privacy, Run, Speed, Split, Train
+from fedsec.sections import (
+    Attack,
+    Classifier,
+    Data,
+    Defence,
+    Gan,
+    Leakage,
+    Measure,
+    Privacy,
+    Run,
+    Speed,
+    Split,
+    Train,
+)
 from fedsec.settings import checked
 from fedsec.types import Flat, Scalar
 
 __all__ = [
     "FIRST_STEPS",
     "Attack",
+    "Classifier",
     "Data",
     "Defence",
     "Gan",
+    "Leakage",
     "Measure",
     "Privacy",
     "Run",
@@ -35,18 +51,17 @@ __all__ = [
 ]
 
 REDUCER_KEYS = ("defence.byzantine", "defence.mixing")
+DETECTION_KEYS = ("defence.decay", "defence.warmup", "defence.false-flags", "defence.bound")
 DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
-    "fed-avg": (),
+    "fed-avg": ("defence.bound",),
     "oracle": (),
-    "fed-detect": ("defence.rule", "defence.reported", "defence.decay", "defence.warmup", "defence.false-flags"),
-    "fed-inspect": ("defence.decay", "defence.warmup", "defence.false-flags"),
+    "fed-detect": (*DETECTION_KEYS, "defence.rule", "defence.reported"),
+    "fed-inspect": DETECTION_KEYS,
     "fltrust": (*REDUCER_KEYS, "defence.root"),
     "dp-fixed": (),
     "dp-adaptive": (),
 }
 """What each defence reads of its section, beside its name; a reducer, REDUCER_KEYS."""
-FIRST_STEPS = 3
-"""Steps at a round's start that have a loss of their own in the report: the generator is still nearly the server's."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +71,12 @@ class RunConfig:
     data: Data = Data()
     split: Split = Split()
     gan: Gan = Gan()
+    classifier: Classifier = Classifier()
     train: Train = Train()
     attack: Attack = Attack()
     defence: Defence = Defence()
     privacy: Privacy = Privacy()
+    leakage: Leakage = Leakage()
     measure: Measure = Measure()
     run: Run = Run()
     speed: Speed = Speed()
@@ -80,16 +97,31 @@ class RunConfig:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(_integers(self.run.seeds))
+        return tuple(integers(self.run.seeds))
 
     @property
     def malicious(self) -> tuple[int, ...]:
         """Partitions that attack; empty when nobody does."""
-        return tuple(_integers(self.attack.malicious)) if self.attack.active else ()
+        return tuple(integers(self.attack.malicious)) if self.attack.active else ()
 
     @property
     def utility_sizes(self) -> tuple[int, ...]:
-        return tuple(_integers(self.measure.utility))
+        return tuple(integers(self.measure.utility))
+
+    @property
+    def ema(self) -> float:
+        """Decay a round of the server's average over rounds; a classifier is scored as it is broadcast."""
+        return self.gan.ema if self.train.task == "gan" else 0.0
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """``classifier.batches``; empty when ``train.batch`` holds for all."""
+        return tuple(integers(self.classifier.batches))
+
+    @property
+    def audited(self) -> tuple[int, ...]:
+        """Partitions of ``leakage.sites``; empty for all."""
+        return tuple(integers(self.leakage.sites))
 
     @property
     def arms(self) -> dict[str, Flat]:
@@ -137,7 +169,7 @@ def _parse(flat: Mapping[str, Any]) -> tuple[RunConfig, list[str]]:
         sections[section.name] = kind(**values)
     mistakes += [f"{key}: unknown key; 'fedsec config' lists them all" for key in sorted(set(flat) - known)]
     config = RunConfig(**sections)
-    return config, mistakes + _cross_checks(config)
+    return config, mistakes + cross_checks(config)
 
 
 def key_of(section: str, name: str) -> str:
@@ -163,80 +195,6 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _integers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",") if part.strip()]
-
-
-def _cross_checks(config: RunConfig) -> list[str]:
-    mistakes = []
-    for key, text, empty_ok in (
-        ("attack.malicious", config.attack.malicious, False),
-        ("run.seeds", config.run.seeds, False),
-        ("measure.utility", config.measure.utility, True),
-    ):
-        try:
-            numbers = _integers(text)
-        except ValueError:
-            mistakes.append(f"{key} = {text!r}: must be whole numbers with commas, e.g. '0,1,2'")
-            continue
-        if (not numbers and not empty_ok) or any(n < 0 for n in numbers) or len(set(numbers)) < len(numbers):
-            mistakes.append(f"{key} = {text!r}: must be distinct numbers >= 0, at least one")
-        elif (
-            key == "attack.malicious"
-            and config.split.scheme != "site"
-            and max(numbers) >= (config.split.clients or 10_000)
-        ):
-            mistakes.append(f"{key} = {text!r}: there are {config.split.clients} clients, numbered from 0")
-    if config.attack.blend > 1 and config.attack.name != "warp":
-        mistakes.append(f"attack.blend = {config.attack.blend}: must be at most 1; only 'warp' counts in pixels")
-    if config.attack.size > config.data.size - 2:
-        mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
-    if config.gan.loss != "wgan-gp" and config.train.penalty != Train().penalty:
-        mistakes.append(f"train.penalty = {config.train.penalty}: only gan.loss = 'wgan-gp' has a penalty")
-    mistakes += _detection_checks(config) + _family_checks(config)
-    if not config.run.name or any(c in config.run.name for c in "/\\:\0") or config.run.name.startswith("."):
-        mistakes.append(f"run.name = {config.run.name!r}: must be a plain folder name")
-    return mistakes
-
-
-def _detection_checks(config: RunConfig) -> list[str]:
-    if config.defence.name != "fed-detect" or config.defence.reads != "drop":
-        return []
-    mistakes = []
-    if config.defence.rule != "calibrated":
-        mistakes.append(f"defence.reported = 'drop': rule {config.defence.rule!r} reads a loss; take 'last' or 'auto'")
-    if config.train.steps < 2 * FIRST_STEPS:
-        mistakes.append(
-            f"train.steps = {config.train.steps}: FedDetect compares a round's first {FIRST_STEPS} with all of them; "
-            f"take at least {2 * FIRST_STEPS}, or set defence.reported = 'mean'"
-        )
-    return mistakes
-
-
-def _family_checks(config: RunConfig) -> list[str]:
-    mistakes = []
-    if config.gan.family == "diffusion":
-        if config.gan.width % 16:
-            mistakes.append(f"gan.width = {config.gan.width}: a denoiser's must be a multiple of 16")
-        adversarial = {"gan.loss": config.gan.loss, "gan.augment": config.gan.augment, "gan.share": config.gan.share}
-        usual = Gan()
-        odd = [
-            f"{key} = {value!r}"
-            for key, value in adversarial.items()
-            if value != getattr(usual, key.removeprefix("gan."))
-        ]
-        mistakes += [f"{text}: gan.family = 'diffusion' has no discriminator" for text in odd]
-        if config.privacy.images:
-            mistakes.append("privacy.image-bound: DP-SGD is of a discriminator, which gan.family = 'diffusion' lacks")
-    if config.privacy.images and config.gan.loss == "wgan-gp":
-        mistakes.append("privacy.image-bound: a gradient penalty has no gradient by image; take another gan.loss")
-    if config.defence.name.startswith("dp-") and config.gan.statistics == "shared":
-        mistakes.append("gan.statistics = 'shared': noise can make a shared variance negative; dp-* needs 'local'")
-    if config.defence.name == "dp-adaptive" and config.privacy.noised_by == "clients":
-        mistakes.append("privacy.noised-by = 'clients': dp-adaptive needs the count at the server; take dp-fixed")
-    return mistakes
-
-
 def _arm_mistakes(config: RunConfig) -> list[str]:
     try:
         arms = json.loads(config.run.arms)
@@ -246,11 +204,12 @@ def _arm_mistakes(config: RunConfig) -> list[str]:
         return ["run.arms: must be an object of arm name -> overrides with at least one arm"]
     mistakes = []
     flat = config.to_flat()
-    shared = _cross_checks(config)
+    shared = cross_checks(config)
     for name, overrides in arms.items():
         if not name or not all(c.isalnum() or c in "+-._" for c in name):
             mistakes.append(f"arm {name!r}: use letters, digits, '+', '-', '.', '_'")
-        fixed = [k for k in overrides if k.split(".")[0] in ("data", "run", "speed", "split") and k != "run.seeds"]
+        same = ("data", "run", "speed", "split")
+        fixed = [k for k in overrides if (k.split(".")[0] in same and k != "run.seeds") or k == "train.task"]
         if fixed:
             mistakes.append(f"arm {name!r}: {', '.join(fixed)} is the same for every arm of a run")
             continue

@@ -82,6 +82,11 @@ def reply(message: Message, arrays: Arrays, examples: int, metrics: Mapping[str,
     return Message(content=content, reply_to=message)
 
 
+def withheld(message: Message, reason: str) -> Message:
+    """A reply in place of an update that the site does not let go."""
+    return Message(content=RecordDict({"withheld": ConfigRecord({"reason": reason})}), reply_to=message)
+
+
 def to_record(arrays: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
@@ -141,6 +146,8 @@ def _fit(message: Message, partition: int, layout: Layout) -> Fit:
     if message.has_error():
         raise ReplyError(f"the client failed: {message.error.reason}")
     content = message.content
+    if "withheld" in content.config_records:
+        raise ReplyError(f"the site keeps it: {content.config_records['withheld'].get('reason', 'no reason given')!s}")
     if set(content.array_records) != {"arrays"} or set(content.metric_records) != {"metrics"}:
         raise ReplyError(f"records are {sorted(content)}, expected arrays and metrics")
     arrays = _decode(content.array_records["arrays"], layout)

@@ -28,12 +28,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Split:
-    scheme: Literal["iid", "dirichlet", "pathological", "site"] = setting("iid", meaning="how rows go to clients")
+    scheme: Literal["iid", "dirichlet", "pathological", "site", "sizes"] = setting(
+        "iid", meaning="how rows go to clients"
+    )
     clients: int = setting(
         0, between(0, 10_000), meaning="number of clients; 0 = one a connected node (site: one a site)"
     )
     alpha: float = setting(0.3, above(0), meaning="dirichlet: smaller is more skewed")
     classes: int = setting(1, at_least(1), meaning="pathological: classes a client holds")
+    images: str = setting("", meaning="sizes: training images of each client, e.g. '8,32,1'; the others go to nobody")
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,39 @@ class Gan:
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """A federated image classifier (``train.task`` = 'classifier'): what hospitals train, and what an update leaks."""
+
+    network: Literal["resnet18", "convnet"] = setting("resnet18", meaning="the network")
+    norm: Literal["batch", "frozen", "group", "layer", "none"] = setting(
+        "batch", meaning="normalisation; batch: by each batch's statistics, frozen: by the running ones"
+    )
+    momentum: float = setting(0.0, between(0, 0.999), meaning="of the clients' SGD")
+    bn_momentum: float = setting(0.1, between(0.001, 1), meaning="weight of the newest batch in running statistics")
+    epochs: int = setting(0, at_least(0), meaning="passes over its images that a client takes a round; 0 = train.steps")
+    batches: str = setting("", meaning="images a step of each client, e.g. '4,8,1'; '' = train.batch for all")
+    sends: Literal["statistics", "weights"] = setting(
+        "statistics", meaning="what leaves a client: weights and running statistics, or weights alone (FedBN)"
+    )
+    weighting: Literal["images", "uniform"] = setting(
+        "images", meaning="a client's share of the average: by its images, or the same for all"
+    )
+    noise: float = setting(
+        0.0, at_least(0), meaning="sigma0: noise on what a client sends, over the 95th percentile of its update"
+    )
+
+
+@dataclass(frozen=True)
 class Train:
+    task: Literal["gan", "classifier"] = setting("gan", meaning="what the clients train together")
     rounds: int = setting(100, at_least(1), meaning="federated rounds")
     fraction: float = setting(1.0, between(0.001, 1), meaning="share of the clients that a round asks")
     sampling: Literal["fixed", "poisson"] = setting(
         "fixed", meaning="who is asked: a fixed number drawn without replacement, or each by a coin of its own"
     )
-    steps: int = setting(20, at_least(1), meaning="D and G steps a client takes each round")
-    batch: int = setting(32, at_least(2), meaning="images a step")
-    lr: float = setting(2e-4, above(0), meaning="Adam learning rate of both networks")
+    steps: int = setting(20, at_least(1), meaning="steps a client takes each round (gan: D and G steps)")
+    batch: int = setting(32, at_least(1), meaning="images a step")
+    lr: float = setting(2e-4, above(0), meaning="learning rate: Adam's of both networks (gan), SGD's (classifier)")
     beta1: float = setting(0.5, between(0, 0.999), meaning="Adam beta1")
     penalty: float = setting(10.0, at_least(0), meaning="weight of the gradient penalty (wgan-gp)")
 
@@ -145,6 +172,11 @@ class Defence:
         "none", meaning="what stands in front of a reducer"
     )
     root: int = setting(100, at_least(1), meaning="fltrust: clean images at the server")
+    bound: float = setting(
+        0.0,
+        at_least(0),
+        meaning="weighing defences: longest update that counts whole, over the round's median length; 0 = none",
+    )
 
     @property
     def reads_losses(self) -> bool:
@@ -181,6 +213,25 @@ class Privacy:
     def images(self) -> bool:
         """Whether discriminators are trained by DP-SGD."""
         return self.image_bound > 0
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What a curious server could draw out of single updates (classifier), and what a site does about it."""
+
+    every: int = setting(0, at_least(0), meaning="rounds between audits of single updates, from round 1 on; 0 = none")
+    sites: str = setting("", meaning="partitions whose updates are audited, e.g. '0,4,8'; '' = all")
+    attacks: str = setting(
+        "row-space", meaning="attacks of an audit, e.g. 'bn-only,row-space'; the prior is always there"
+    )
+    iterations: str = setting("", meaning="fewer iterations than the attack's own, e.g. 'bn-only=300'")
+    probe: Literal["none", "statistics", "inversion"] = setting(
+        "none", meaning="what a site tries on its own update each round before it leaves"
+    )
+    limit: float = setting(
+        0.0, at_least(0), meaning="inversion: largest RDLV at which a site lets its update go; 0 = no limit"
+    )
+    keep: bool = setting(False, meaning="keep what the server holds after each audited reply under views/ (90 MB each)")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,22 @@ def travels(name: str, *, statistics: str) -> bool:
     """Whether a state-dict entry is sent. Step counters never are; running statistics only when 'shared'."""
     leaf = name.rsplit(".", 1)[-1]
     return leaf not in COUNTERS and (statistics == "shared" or leaf not in STATISTICS)
+
+
+def sent_names(names: Iterable[str], sends: str) -> list[str]:
+    """Which entries of a classifier's state dict a client sends: 'everything' (the counters too, as a stock client
+    does), 'statistics' (without counters, which must never enter an average), or 'weights' (FedBN)."""
+    if sends == "everything":
+        return list(names)
+    return [name for name in names if travels(name, statistics="shared" if sends == "statistics" else "local")]
+
+
+def with_proper_variances(arrays: Arrays) -> Arrays:
+    """``arrays`` with running variances below 0, which noise can make of small ones, set to 0."""
+    return {
+        name: np.maximum(value, 0) if name.rsplit(".", 1)[-1] == STATISTICS[1] else value
+        for name, value in arrays.items()
+    }
 
 
 def shared_arrays(gan: Gan, generator: Arrays, discriminator: Arrays) -> Arrays:

@@ -20,10 +20,15 @@ from fedsec.seeds import stream
 from fedsec.types import Arrays, Dataset, Fit, Vector
 from fedsec.weights import Layout, Updates
 from strategies.adversary import Adversary
+from strategies.geometry import weighted_sum, within
 from strategies.reducers import mean
 
 MOST_UNHEARD = 3
 """Rounds on end without one usable reply after which a cell is given up."""
+
+
+LOSS = {"gan": "g-loss", "classifier": "loss"}
+"""The loss of a client's reply that the log follows, by task."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,13 @@ class Weighing:
     evidence: dict[int, float] = field(default_factory=dict)
 
 
-class GanStrategy(Strategy):
-    """Federated averaging of a generator, one cell at a time; subclasses say how replies are weighted or combined.
+class RoundStrategy(Strategy):
+    """Federated averaging of one model, one cell at a time; subclasses say how replies are weighted or combined.
 
-    ``averaged`` is the exponential moving average over rounds that is sampled from; what is broadcast is the plain
-    average. A reply that breaks a rule is dropped for its round with site and reason; a round without any usable reply
-    leaves the model as it was. ``previous`` is the last round's change of the model.
+    ``averaged`` is the exponential moving average over rounds that a generator is sampled from; what is broadcast is
+    the plain average. ``origin`` and ``heard``: the model of the last round and the replies to it. A reply that breaks
+    a rule is dropped for its round with site and reason; a round without any usable reply leaves the model as it was.
+    ``previous`` is the last round's change of the model.
     """
 
     releases_always = False
@@ -78,6 +84,7 @@ class GanStrategy(Strategy):
         self.previous = np.zeros_like(self.current)
         self.average = self.current.copy()
         self.adversary = Adversary(brief.config, self.layout, seed=brief.seed)
+        self.origin, self.heard = self.current, list[Fit]()
         self.history: list[Weighing] = []
         self.unheard = 0
         self.started = time.monotonic()
@@ -87,13 +94,20 @@ class GanStrategy(Strategy):
         return list(nodes)
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
-        """Uniform weights, as the release: 1/n whatever a client says about its number of images."""
+        """Of generators uniform weights, as the FedDetect release: 1/n whatever a client says of its number of images.
+        Of classifiers by that number, unless ``classifier.weighting`` says otherwise (McMahan et al. 2017)."""
+        if self.config.train.task == "classifier" and self.config.classifier.weighting == "images":
+            total = sum(fit.examples for fit in fits)
+            return Weighing({fit.partition: fit.examples / total for fit in fits})
         return Weighing({fit.partition: 1 / len(fits) for fit in fits})
 
     def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
         """One update out of the round's updates (n, d), in the order of ``fits``, and how each client counted."""
         weighing = self.weigh(number, fits)
-        return mean(updates, np.array([weighing.weights[fit.partition] for fit in fits])), weighing
+        shares = np.array([weighing.weights[fit.partition] for fit in fits])
+        if self.config.defence.bound:  # a scaled update does its harm in one round, before any track record
+            return weighted_sum(updates, shares * within(updates, self.config.defence.bound)), weighing
+        return mean(updates, shares), weighing
 
     @property
     def averaged(self) -> Arrays:
@@ -131,6 +145,7 @@ class GanStrategy(Strategy):
         fits, dropped = read_replies(replies, self.asked, self.layout)
         fits, spoilt = self.adversary.act(server_round, fits, self.current, self.previous, self.asked)
         dropped += spoilt
+        self.origin, self.heard = self.current, fits
         weighing = self._step(server_round, fits) if fits or self.releases_always else Weighing({})
         self.history.append(weighing)
         self.unheard = 0 if fits or not self.asked else self.unheard + 1
@@ -138,7 +153,7 @@ class GanStrategy(Strategy):
             arm=self.arm,
             seed=self.seed,
             round=server_round,
-            losses={fit.partition: fit.metrics.get("g-loss", float("nan")) for fit in fits},
+            losses={fit.partition: fit.metrics.get(LOSS[self.config.train.task], float("nan")) for fit in fits},
             last={fit.partition: fit.metrics.get("g-loss-last", float("nan")) for fit in fits},
             d_losses={fit.partition: fit.metrics.get("d-loss", float("nan")) for fit in fits},
             first={fit.partition: fit.metrics.get("g-loss-first", float("nan")) for fit in fits},
@@ -159,7 +174,7 @@ class GanStrategy(Strategy):
         updates = self.layout.updates([fit.arrays for fit in fits], self.current) if fits else none
         self.previous, weighing = self.combine(number, fits, updates)
         self.current = self.current + self.previous
-        decay = min(self.config.gan.ema, number / (number + 9))
+        decay = min(self.config.ema, number / (number + 9))
         self.average = decay * self.average + (1 - decay) * self.current
         return weighing
 

@@ -112,6 +112,13 @@ def shrinking(lengths: Vector, bound: Vector | float) -> Vector:
     return factors
 
 
+def within(rows: Sequence[Vector], bound: float) -> Vector:
+    """(n,) factors that bring each row down to at most ``bound`` times the median length of all (Sun et al. 2019 clip
+    to a constant). Honest for fewer than half attackers: above 1 and their spread, no honest row is touched."""
+    norms = np.array([np.linalg.norm(row) for row in rows])
+    return shrinking(norms, bound * float(np.median(norms)))
+
+
 def cosines(rows: Sequence[Vector]) -> Matrix:
     """(n, n) in [-1, 1]; 0 where a row is zero."""
     gram = np.zeros((len(rows), len(rows)))

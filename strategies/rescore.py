@@ -15,7 +15,7 @@ from fedsec.reports import runlog
 from fedsec.reports.record import CellKey
 from fedsec.runs import Plan
 from fedsec.types import Arrays
-from strategies.cell import draw
+from strategies.generators import draw
 
 
 def rescore(plan: Plan) -> list[CellKey]:
@@ -25,6 +25,8 @@ def rescore(plan: Plan) -> list[CellKey]:
     Returns the cells. Raises RunError when a generator is missing or belongs to another cell, before anything is
     written.
     """
+    if plan.config.train.task != "gan":
+        raise RunError(f"{plan.folder}: only generators are scored again; this run trained a {plan.config.train.task}")
     record = runlog.read(plan.folder)
     if plan.dataset.digest != record.header.data.digest:
         raise RunError(

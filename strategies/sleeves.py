@@ -15,7 +15,7 @@ from fedsec.records import Enrolled
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Fit, Images, Vector
 from fedsec.weights import Updates, generator_arrays
-from strategies.base import Brief, GanStrategy, Weighing
+from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Rule, Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
@@ -30,11 +30,11 @@ INSPECTING_STEPS = 8
 """Denoising steps it takes for that: mean images need no fine ones."""
 
 
-class FedAvg(GanStrategy):
+class FedAvg(RoundStrategy):
     """Uniform federated averaging of the generator (FedGAN, Rasouli et al. 2020; uniform as the FedDetect release)."""
 
 
-class FedDetect(GanStrategy):
+class FedDetect(RoundStrategy):
     """Weights decay for clients whose generator loss an isolation forest flags again and again (Jin & Li 2023)."""
 
     def __init__(self, brief: Brief) -> None:
@@ -95,7 +95,7 @@ class FedInspect(FedDetect):
         return sample(self.quick, arrays, self.labels, channels=self.channels, classes=self.classes, seed=seed)
 
 
-class Oracle(GanStrategy):
+class Oracle(RoundStrategy):
     """Federated averaging without the malicious clients: the ceiling any defence can reach. Not a defence."""
 
     def participants(self, nodes: Sequence[Enrolled]) -> list[Enrolled]:
@@ -107,7 +107,7 @@ def byzantine(defence: Defence, clients: int) -> int:
     return defence.byzantine or max(1, clients // 4)
 
 
-class Robust(GanStrategy):
+class Robust(RoundStrategy):
     """A Byzantine-robust reducer of ``REDUCERS``, with one of ``MIXINGS`` in front; no client is ever flagged.
 
     A round that too few answered for the reducer to withstand its f leaves the model as it was.
@@ -138,7 +138,7 @@ class Robust(GanStrategy):
         return reduced.update, Weighing(dict(shares))
 
 
-class Private(GanStrategy):
+class Private(RoundStrategy):
     """The noised mean of clipped updates: hides that one client took part (``fedsec.privacy.noise``).
 
     Divided by how many are expected, never by how many answered. With ``privacy.noised-by = 'clients'`` the replies
@@ -164,7 +164,7 @@ class Private(GanStrategy):
         return update, weighing
 
 
-STRATEGIES: dict[str, type[GanStrategy]] = {
+STRATEGIES: dict[str, type[RoundStrategy]] = {
     "fed-avg": FedAvg,
     "fed-detect": FedDetect,
     "oracle": Oracle,

@@ -17,6 +17,7 @@ LAYERS: list[set[str]] = [
         "fedsec.images",
         "fedsec.settings",
         "fedsec.sections",
+        "fedsec.checks",
         "fedsec.config",
     },
     {"fedsec.weights"},
@@ -38,6 +39,7 @@ LAYERS: list[set[str]] = [
 FLOWER_DOORS = {"fedsec.records", "fedsec.server_app", "fedsec.client_app", "strategies", "clients", "benchmarks"}
 TORCHLESS = {
     "fedsec.config",
+    "fedsec.checks",
     "fedsec.sections",
     "fedsec.weights",
     "fedsec.reports",

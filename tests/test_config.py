@@ -117,6 +117,13 @@ def test_the_chestx_experiment_parses_in_every_profile(profile: str) -> None:
     assert (config.data.modality, config.gan.mirror) == ("chest", False)
 
 
+@pytest.mark.parametrize("profile", ["", "quick", "full", "large"])
+def test_the_leakage_experiment_parses_in_every_profile(profile: str) -> None:
+    config = read_experiment(ROOT / "experiments" / "leakage.toml", profile, ["data.source=phantom"])
+    assert {"plain", "fed-bn"} <= set(config.arms)
+    assert (config.split.clients, config.batches[8], config.train.task) == (9, 1, "classifier")
+
+
 def test_overrides_beat_profile_and_file(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text(

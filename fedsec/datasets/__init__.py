@@ -4,6 +4,6 @@ The path that a worker takes (``load`` of a cached set, ``partition`` of a known
 """
 
 from fedsec.datasets.intake import load, quarantine_list
-from fedsec.datasets.partitioning import partition
+from fedsec.datasets.partitioning import held_by_nobody, partition
 
-__all__ = ["load", "partition", "quarantine_list"]
+__all__ = ["held_by_nobody", "load", "partition", "quarantine_list"]

@@ -12,7 +12,7 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,13 @@ def partition(dataset: Dataset, split: Split, *, seed: int) -> tuple[Indices, ..
     """Each client's images, as sorted values of ``dataset.train``.
 
     Guarantee: disjoint, none empty, together ``dataset.train``; the same on every machine and in every process.
-    'site' has one client a site, in the order of ``site_names``, and ignores ``split.clients``.
+    'site' has one client a site, in the order of ``site_names``, and ignores ``split.clients``. 'sizes' leaves images
+    to nobody (see ``held_by_nobody``).
     Errors: DataError when there are fewer images than clients, or a client would get none.
     """
     _check(dataset, split)
     memo = _memo(dataset, split, seed)
-    parts = _recalled(memo, dataset) if memo else None
+    parts = _recalled(memo, dataset, split) if memo else None
     if parts is None:
         parts = tuple(np.sort(part) for part in SCHEMES[split.scheme](dataset, split, seed))
         _check_parts(parts, dataset, split)
@@ -84,7 +85,47 @@ def pathological(dataset: Dataset, split: Split, seed: int) -> list[Indices]:
     return _by_flower(partitioner, dataset, split, seed)
 
 
-SCHEMES: dict[str, Scheme] = {"iid": iid, "dirichlet": dirichlet, "pathological": pathological, "site": site}
+def sizes(dataset: Dataset, split: Split, seed: int) -> list[Indices]:
+    """``split.images`` images each, classes as even as they come; what is left of each class goes to nobody.
+
+    Client i begins its round of the classes at class i, so that several one-image clients do not all hold one class.
+    """
+    classes = len(dataset.class_names)
+    left = [
+        list(stream(seed, "partition", "sizes", k).permutation(dataset.train[dataset.labels[dataset.train] == k]))
+        for k in range(classes)
+    ]
+    parts = []
+    for client, count in enumerate(wanted(split)):
+        wishes = [(client + i) % classes for i in range(count)]
+        short = [k for k in range(classes) if len(left[k]) < wishes.count(k)]
+        if short:
+            raise DataError(
+                f"split.images = {split.images!r}: no image of class {dataset.class_names[short[0]]!r} is left for "
+                f"client {client}, which asks {wishes.count(short[0])}. Remedy: smaller sizes or more images"
+            )
+        parts.append(np.array([left[k].pop() for k in wishes], np.int64))
+    return parts
+
+
+def wanted(split: Split) -> list[int]:
+    """``split.images`` as numbers."""
+    return [int(part) for part in split.images.split(",") if part.strip()]
+
+
+def held_by_nobody(dataset: Dataset, parts: Sequence[Indices]) -> Indices:
+    """Training images that no client holds, nor another of the same patient or lesion: public ones, in a simulation."""
+    held = np.unique(dataset.groups[np.concatenate(parts)])
+    return dataset.train[~np.isin(dataset.groups[dataset.train], held)]
+
+
+SCHEMES: dict[str, Scheme] = {
+    "iid": iid,
+    "dirichlet": dirichlet,
+    "pathological": pathological,
+    "site": site,
+    "sizes": sizes,
+}
 
 
 def _by_flower(partitioner: Any, dataset: Dataset, split: Split, shuffle: int | None = None) -> list[Indices]:
@@ -141,7 +182,14 @@ def _check_parts(parts: tuple[Indices, ...], dataset: Dataset, split: Split) -> 
             f"split.scheme = '{split.scheme}': {len(empty)} clients without a training image ({names}); each needs "
             "one. Remedy: fewer clients, another scheme or data.seed, or more images"
         )
-    assert np.array_equal(np.sort(np.concatenate(parts)), dataset.train), "the partition is no permutation of train"
+    assert _proper(np.concatenate(parts), dataset, split), "the partition is no permutation of train"
+
+
+def _proper(given: Indices, dataset: Dataset, split: Split) -> bool:
+    """Whether the clients' images together are the training images, each once; with 'sizes', some of them."""
+    if split.scheme == "sizes":
+        return len(np.unique(given)) == len(given) and bool(np.isin(given, dataset.train).all())
+    return np.array_equal(np.sort(given), dataset.train)
 
 
 def _memo(dataset: Dataset, split: Split, seed: int) -> Path | None:
@@ -158,13 +206,13 @@ def _remember(memo: Path, parts: tuple[Indices, ...]) -> None:
     cache.write(memo, lambda stream: np.savez(stream, rows=np.concatenate(parts), ends=ends))
 
 
-def _recalled(memo: Path, dataset: Dataset) -> tuple[Indices, ...] | None:
+def _recalled(memo: Path, dataset: Dataset, split: Split) -> tuple[Indices, ...] | None:
     """The partition kept in ``memo``, or None when it is absent or damaged."""
     try:
         with memo.open("rb") as stored, np.load(stored, allow_pickle=False) as kept:
             rows, ends = kept["rows"], kept["ends"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    if not np.array_equal(np.sort(rows), dataset.train) or not len(ends) or ends[-1] != len(rows):
+    if not _proper(rows, dataset, split) or not len(ends) or ends[-1] != len(rows):
         return None
     return tuple(np.split(rows, ends[:-1]))

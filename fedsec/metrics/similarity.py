@@ -94,6 +94,23 @@ def matched(similarities: Features) -> Indices:
     return np.asarray(linear_sum_assignment(similarities, maximize=True)[1], np.int64)
 
 
+def placed(truth: Images, images: Images) -> Images:
+    """``images`` in the order of the true ones they are likest, by SSIM, one to one."""
+    return images[matched(pairwise(ssim, truth, images))]
+
+
+def leak_scores(truth: Images, reconstructions: Images, prior: Images) -> dict[str, float]:
+    """Means over the images of one update: PSNR and SSIM with the reconstruction each is matched to, RDLV (mean and
+    largest) with its best. Errors: as ``rdlv``; without one reconstruction an image, as ``matched``."""
+    own, leak = placed(truth, reconstructions), rdlv(truth, reconstructions, prior)
+    return {
+        "psnr": float(psnr(truth, own).mean()),
+        "ssim": float(ssim(truth, own).mean()),
+        "rdlv": leak.mean,
+        "rdlv-max": leak.max,
+    }
+
+
 def rdlv_similarities(truth: Images, reconstructions: Images) -> Features:
     """(n, m) ``released_ssim`` of n training images with m reconstructions, each of these ``stretched`` first."""
     _check(reconstructions, "reconstructions")

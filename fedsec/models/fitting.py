@@ -65,7 +65,7 @@ def fit_classifier(
     return net.eval()
 
 
-def probabilities(net: Classifier, images: Images) -> Features:
+def probabilities(net: nn.Module, images: Images) -> Features:
     """(n, classes) class probabilities, float64; each row sums to 1."""
     logits = in_batches(net, torch.from_numpy(images).to(next(net.parameters()).device))
     shares: Tensor = torch.softmax(logits.double(), dim=1)

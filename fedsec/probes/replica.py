@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
-from fedsec.models.networks import NetworkSpec, build_network
+from fedsec.models.networks import build_network
 from fedsec.probes.view import Recipe
-from fedsec.weights import COUNTERS
+from fedsec.weights import COUNTERS, STATISTICS
 
 Weights = dict[str, Tensor]
 BatchMoments = tuple[Tensor, Tensor]
@@ -50,19 +50,20 @@ class _Reached(Exception):  # noqa: N818  # not an error
 
 
 class Replica:
-    """The network of ``recipe`` with the tensors of ``state`` (a whole state dict), on ``device``."""
+    """The network of ``recipe`` with the tensors of ``state`` on ``device``: a whole state dict, or one without running
+    statistics where train-mode BatchNorm does not read them."""
 
     def __init__(self, recipe: Recipe, state: Mapping[str, np.ndarray], *, device: str = "cpu") -> None:
         self.recipe, self.device = recipe, device
-        spec = NetworkSpec(recipe.network, recipe.norm, recipe.channels, recipe.classes)
-        self.network = build_network(spec, norm=Watched if recipe.norm == "batch" else None)
+        self.network = build_network(recipe.spec, norm=Watched if recipe.norm == "batch" else None)
         tensors = {
             name: torch.from_numpy(np.array(value, np.float32 if value.dtype.kind == "f" else value.dtype))
             for name, value in state.items()
             if name.rsplit(".", 1)[-1] not in COUNTERS
         }
         missing, extra = self.network.load_state_dict(tensors, strict=False)
-        lacking = [name for name in missing if name.rsplit(".", 1)[-1] not in COUNTERS]
+        unread = (*COUNTERS, *(STATISTICS if recipe.norm == "batch" else ()))  # by a train-mode pass
+        lacking = [name for name in missing if name.rsplit(".", 1)[-1] not in unread]
         assert not lacking, f"tensors missing from the view: {lacking}"
         assert not extra, f"tensors that the network lacks: {extra}"
         self.network.train().to(device).requires_grad_(False)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedsec.errors import RunError
+from fedsec.models.networks import NetworkSpec
 from fedsec.types import Arrays, Vector
 from fedsec.weights import COUNTERS, STATISTICS
 
@@ -36,6 +37,10 @@ class Recipe:
     lr: float = 0.01
     momentum: float = 0.0
     bn_momentum: float = 0.1
+
+    @property
+    def spec(self) -> NetworkSpec:
+        return NetworkSpec(self.network, self.norm, self.channels, self.classes)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def score_curves(record: RunRecord) -> str:
                 for row in cell.scores if its_arm == arm else ():
                     if not row.final and row.score.name == name:
                         values.setdefault(row.round, []).append(row.score.value)
-            curves += _curve(figures.arm_look(place), {float(number): found for number, found in values.items()})
+            curves += curve(figures.arm_look(place), {float(number): found for number, found in values.items()})
         if curves:
             title = f"{name} over rounds"
             drawn = figures.curves_over(curves, across="round", label="score", title=title)
@@ -129,8 +129,8 @@ def utility_curves(record: RunRecord) -> str:
     """AUC of a classifier over n real images a class, with synthetic images added, against real images alone."""
     curves = []
     for place, arm in enumerate(record.header.arms):
-        curves += _curve(figures.arm_look(place), _over_n(record, [arm], UTILITY))
-    real = _curve(REFERENCE, _over_n(record, record.header.arms, REAL))
+        curves += curve(figures.arm_look(place), _over_n(record, [arm], UTILITY))
+    real = curve(REFERENCE, _over_n(record, record.header.arms, REAL))
     if not curves:
         return ""
     many = len({x for curve in curves for x in curve.x}) > 1
@@ -151,7 +151,7 @@ def _over_n(record: RunRecord, arms: Sequence[str], pattern: re.Pattern[str]) ->
     return by_n
 
 
-def _curve(look: Look, values: Mapping[float, Sequence[float]]) -> list[Curve]:
+def curve(look: Look, values: Mapping[float, Sequence[float]]) -> list[Curve]:
     """A curve of means with their intervals; none where no mean is finite."""
     points: list[Point] = []
     for x, found in sorted(values.items()):

@@ -26,13 +26,13 @@ def gallery(record: RunRecord, folder: Path) -> str:
     }
     if not files:
         return section("Generated images", paragraph("No sample grid was written."))
-    pictures = _Pictures(folder)
+    pictures = Pictures(folder, "samples")
     first = next(seed for seed in record.header.seeds if any(place[1] == seed for place in files))
     rounds = sorted({number for _, seed, number in files if seed == first})
     chosen = sorted({rounds[0], rounds[(len(rounds) - 1) // 2], rounds[-1]})
     large = [
         f"<figure><figcaption><strong>{inert(arm)}</strong><br>round {rounds[-1]}, seed {first}</figcaption>"
-        f"{pictures.cell(files[arm, first, rounds[-1]], arm, first, rounds[-1], WIDE)}</figure>"
+        f"{_cell(pictures, files[arm, first, rounds[-1]], arm, first, rounds[-1], WIDE)}</figure>"
         for arm in record.header.arms
         if (arm, first, rounds[-1]) in files
     ]
@@ -55,10 +55,10 @@ def gallery(record: RunRecord, folder: Path) -> str:
 
 
 def _sheet(
-    record: RunRecord, files: dict[Place, str], pictures: _Pictures, seed: int, rounds: list[int], title: str
+    record: RunRecord, files: dict[Place, str], pictures: Pictures, seed: int, rounds: list[int], title: str
 ) -> str:
     rows = [
-        (inert(arm), *(pictures.cell(files.get((arm, seed, number)), arm, seed, number) for number in rounds))
+        (inert(arm), *(_cell(pictures, files.get((arm, seed, number)), arm, seed, number) for number in rounds))
         for arm in record.header.arms
         if any((arm, seed, number) in files for number in rounds)
     ]
@@ -66,19 +66,17 @@ def _sheet(
     return table(f"{title}, seed {seed}", head, rows, kind="samples")
 
 
-class _Pictures:
-    """Reads pictures of one folder while the page's budget lasts."""
+class Pictures:
+    """Reads the PNG files of one folder below a run folder while the page's budget lasts."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = (folder / "samples").resolve()
+    def __init__(self, folder: Path, root: str) -> None:
+        self.root = (folder / root).resolve()
         self.folder = folder
         self.left = BUDGET
         self.left_out = 0
 
-    def cell(self, file: str | None, arm: str, seed: int, number: int, width: int = NARROW) -> str:
-        """An image element, or in words why there is none. Only PNG files inside ``samples/`` are shown."""
-        if file is None:
-            return "–"
+    def show(self, file: str, told: str, width: int = NARROW) -> str:
+        """An image element with ``told`` as its description, or in words why there is none."""
         path = (self.folder / file).resolve()
         if not path.is_relative_to(self.root) or not path.is_file():
             return f'<span class="soft">missing: {inert(file)}</span>'
@@ -89,6 +87,11 @@ class _Pictures:
             self.left_out += 1
             return f'<span class="soft">{inert(file)}</span>'
         self.left -= len(content)
-        told = inert(f"Grid of generated images: arm {arm}, seed {seed}, round {number}")
         sharp = ' class="sharp"' if int.from_bytes(content[16:20], "big") <= width else ""
-        return f'<img{sharp} alt="{told}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+        data = base64.b64encode(content).decode()
+        return f'<img{sharp} alt="{inert(told)}" src="data:image/png;base64,{data}">'
+
+
+def _cell(pictures: Pictures, file: str | None, arm: str, seed: int, number: int, width: int = NARROW) -> str:
+    told = f"Grid of generated images: arm {arm}, seed {seed}, round {number}"
+    return "–" if file is None else pictures.show(file, told, width)

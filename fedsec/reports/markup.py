@@ -72,7 +72,8 @@ summary { cursor: pointer; color: var(--accent); }
   .scroll { overflow: visible; }
   .plots { grid-template-columns: 1fr 1fr; }
   table.samples tbody th { white-space: normal; min-width: 5rem; max-width: 9rem; overflow-wrap: anywhere; }
-table.samples img { width: 4.6cm; }
+  .sheet { break-after: page; }
+  table.samples img { width: 4.6cm; }
   h2 { break-after: avoid; }
   tr { break-inside: avoid; }
 }

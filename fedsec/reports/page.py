@@ -9,12 +9,13 @@ from fedsec.config import meanings
 from fedsec.reports import figures, runlog
 from fedsec.reports.curves import client_sections, score_curves, utility_curves
 from fedsec.reports.gallery import gallery
+from fedsec.reports.leakage import leak_sections, leak_verdict
 from fedsec.reports.markup import details, figure, inert, page, paragraph, plots, section, table
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import write_whole
 from fedsec.reports.roles import overrides, role
 from fedsec.reports.tables import events, score_table
-from fedsec.reports.verdict import verdict
+from fedsec.reports.verdict import Verdict, verdict
 from fedsec.types import Scalar
 
 REPORT = "report.html"
@@ -31,13 +32,17 @@ def write_report(folder: Path) -> Path:
     folder = Path(folder)
     record = runlog.read(folder)
     name = str(record.header.config.get("run.name", "run"))
+    if str(record.header.config.get("train.task", "gan")) == "classifier":
+        title, said, middle = "what single updates give away", leak_verdict(record), leak_sections(record, folder)
+    else:
+        title, said = "federated image generators under attack", verdict(record)
+        middle = "".join((gallery(record, folder), *client_sections(record)))
     body = "".join(
         (
-            _opening(record, name),
+            _opening(record, name, said),
             _what_was_run(record),
             _split(record),
-            gallery(record, folder),
-            *client_sections(record),
+            middle,
             _privacy(record),
             score_table(record),
             score_curves(record),
@@ -47,13 +52,12 @@ def write_report(folder: Path) -> Path:
         )
     )
     path = folder / REPORT
-    write_whole(path, page(f"{name}: federated image generators under attack", body))
+    write_whole(path, page(f"{name}: {title}", body))
     return path
 
 
-def _opening(record: RunRecord, name: str) -> str:
+def _opening(record: RunRecord, name: str, said: Verdict) -> str:
     header = record.header
-    said = verdict(record)
     points = "".join(
         f"<dt>{inert(term)}</dt>" + "".join(f"<dd{_tone(term)}>{inert(text, 4000)}</dd>" for text in texts)
         for term, texts in said.points

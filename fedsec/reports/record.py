@@ -93,6 +93,18 @@ class LoggedScore:
 
 
 @dataclass(frozen=True)
+class LeakRow:
+    """What one attack drew out of one update of ``images`` images. ``file``: its picture, '' where there is none."""
+
+    round: int
+    partition: int
+    attack: str
+    images: int
+    values: dict[str, float]
+    file: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One arm with one seed since its last start. ``finished``: the start's digest came back in a cell-end."""
 
@@ -102,6 +114,7 @@ class Cell:
     rounds: tuple[RoundRow, ...] = ()
     scores: tuple[LoggedScore, ...] = ()
     samples: tuple[tuple[int, str], ...] = ()
+    leaks: tuple[LeakRow, ...] = ()
     finished: bool = False
     seconds: float = float("nan")
 
@@ -185,6 +198,8 @@ def advance(cells: dict[CellKey, Cell], event: Event) -> None:
         cells[key] = replace(cell, rounds=(*_before(cell, int(event["round"])), round_of(event)))
     elif kind == "samples":
         cells[key] = replace(cell, samples=(*cell.samples, (int(event["round"]), str(event["file"]))))
+    elif kind == "leak":
+        cells[key] = replace(cell, leaks=(*cell.leaks, leak_of(event)))
     elif kind == "score":
         cells[key] = replace(cell, scores=(*cell.scores, score_of(event)))
     else:
@@ -212,6 +227,17 @@ def round_of(event: Event) -> RoundRow:
         evidence=_by_partition(event.get("evidence", {})),  # logs before 2026-11-25 have none
         dropped=tuple(Dropped(int(d["partition"]), str(d["site"]), str(d["reason"])) for d in event["dropped"]),
         seconds=float(event["seconds"]),
+    )
+
+
+def leak_of(event: Event) -> LeakRow:
+    return LeakRow(
+        round=int(event["round"]),
+        partition=int(event["partition"]),
+        attack=str(event["attack"]),
+        images=int(event["images"]),
+        values={str(name): float(value) for name, value in event["values"].items()},
+        file=str(event["file"]),
     )
 
 

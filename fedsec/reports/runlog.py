@@ -19,12 +19,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from fedsec.errors import RunError
-from fedsec.reports.record import Cell, CellKey, Dropped, Event, Header, RunEnd, RunRecord, advance, header_of
+from fedsec.reports.record import Cell, CellKey, Dropped, Event, Header, LeakRow, RunEnd, RunRecord, advance, header_of
 from fedsec.types import Flat, Score
 
 EVENTS = "events.jsonl"
 _TORN = b'\n{"event": "torn"}\n'
-CELL_EVENTS = ("cell-start", "round", "samples", "score", "cell-end")
+CELL_EVENTS = ("cell-start", "round", "samples", "leak", "score", "cell-end")
 
 
 class RunLog:
@@ -125,6 +125,10 @@ class RunLog:
     def samples(self, arm: str, seed: int, round: int, file: str) -> None:
         """``file`` is relative to the run folder."""
         self._append({"event": "samples", "arm": arm, "seed": seed, "round": round, "file": file})
+
+    def leak(self, arm: str, seed: int, leak: LeakRow) -> None:
+        """What one attack drew out of one client's update."""
+        self._append({"event": "leak", "arm": arm, "seed": seed} | asdict(leak))
 
     def score(self, arm: str, seed: int, round: int, score: Score, *, final: bool) -> None:
         """``final`` scores make the table and ``results.json``; the others are curves over rounds."""

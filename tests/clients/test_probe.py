@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from clients.classifier import ClassifierClient
-from clients.probe import BatchNormProbeClient, InversionProbeClient, inverted
+from clients.probe import BatchNormProbeClient, InversionProbeClient
 from fedsec.datasets.phantom import draw
 from fedsec.errors import ReplyError
 from fedsec.images import to_images
 from fedsec.metrics.similarity import ssim
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
+from fedsec.probes.audit import inverted
 from fedsec.probes.view import Recipe
 from fedsec.types import Images, Rows
 

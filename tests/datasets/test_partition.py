@@ -13,7 +13,7 @@ import pytest
 from flwr_datasets.partitioner import IidPartitioner, NaturalIdPartitioner
 
 from fedsec.config import Split
-from fedsec.datasets import partition
+from fedsec.datasets import held_by_nobody, partition
 from fedsec.datasets.partitioning import SCHEMES
 from fedsec.errors import DataError
 from fedsec.seeds import stream
@@ -35,18 +35,27 @@ def unmapped(dataset: Dataset) -> Dataset:
     return replace(dataset, pixels=np.array(dataset.pixels))
 
 
+def split_of(scheme: Any, clients: int) -> Split:
+    return Split(scheme=scheme, clients=clients, images=",".join(map(str, range(1, clients + 1))))
+
+
 @ALL
 @pytest.mark.parametrize("clients", [2, 4, 10])
 def test_a_partition_is_a_permutation_of_train(phantom: Dataset, scheme: Any, clients: int) -> None:
-    parts = partition(unmapped(phantom), Split(scheme=scheme, clients=clients), seed=1)
+    parts = partition(unmapped(phantom), split_of(scheme, clients), seed=1)
     assert len(parts) == (4 if scheme == "site" else clients)
-    assert np.array_equal(np.sort(np.concatenate(parts)), phantom.train)
+    given = np.concatenate(parts)
+    if scheme == "sizes":
+        assert len(np.unique(given)) == len(given) == clients * (clients + 1) // 2
+        assert np.isin(given, phantom.train).all()
+    else:
+        assert np.array_equal(np.sort(given), phantom.train)
     assert all(len(part) and part.dtype == np.int64 and (np.diff(part) > 0).all() for part in parts)
 
 
 @ALL
 def test_same_seed_same_partition_with_and_without_the_cache(phantom: Dataset, scheme: Any) -> None:
-    split = Split(scheme=scheme, clients=5)
+    split = split_of(scheme, 5)
     runs = [
         partition(phantom, split, seed=2),
         partition(phantom, split, seed=2),
@@ -91,9 +100,26 @@ def test_schemes_skew_as_they_promise(phantom: Dataset) -> None:
     assert [set(phantom.sites[part].tolist()) for part in sites] == [{0}, {1}, {2}, {3}]
 
 
+def test_sizes_are_kept_with_even_classes_and_the_rest_is_nobodys(phantom: Dataset) -> None:
+    parts = partition(unmapped(phantom), Split("sizes", 4, images="8,1,1,6"), seed=0)
+    assert [len(part) for part in parts] == [8, 1, 1, 6]
+    assert [np.bincount(phantom.labels[part], minlength=2).tolist() for part in parts] == [
+        [4, 4],
+        [0, 1],
+        [1, 0],
+        [3, 3],
+    ]
+    public = held_by_nobody(phantom, parts)
+    assert len(public)
+    assert not np.isin(phantom.groups[public], phantom.groups[np.concatenate(parts)]).any()
+    everybody = partition(unmapped(phantom), Split(clients=3), seed=0)
+    assert len(held_by_nobody(phantom, everybody)) == 0
+
+
 @pytest.mark.parametrize(
     ("split", "said"),
     [
+        (Split("sizes", 2, images="1,5000"), "no image of class"),
         (Split(clients=500), "fewer images than clients"),
         (Split(clients=0), "stands for the nodes"),
         (Split(scheme="dirichlet", clients=150, alpha=0.01), "a client would get no image"),

@@ -1,0 +1,172 @@
+"""What must hold between the keys of a run configuration, beyond each key's own rule: one sentence a mistake."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from fedsec.sections import Classifier, Gan, Leakage, Train
+
+if TYPE_CHECKING:
+    from fedsec.config import RunConfig
+
+FIRST_STEPS = 3
+"""Steps at a round's start that have a loss of their own in the report: the generator is still nearly the server's."""
+AUDITS = ("row-space", "bn-only", "bn-update", "inverting-gradients", "idlg", "dlg", "released")
+"""What ``leakage.attacks`` can name (``fedsec.probes.audit.ATTACKS``; a test holds the two together)."""
+
+
+def integers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part.strip()]
+
+
+def pairs(text: str) -> dict[str, int]:
+    """'a=1,b=2' as a dict. ValueError when it reads otherwise."""
+    split = [part.partition("=") for part in text.split(",") if part.strip()]
+    return {name.strip(): int(number) for name, _, number in split}
+
+
+def cross_checks(config: RunConfig) -> list[str]:
+    mistakes = _list_checks(config)
+    if config.attack.blend > 1 and config.attack.name != "warp":
+        mistakes.append(f"attack.blend = {config.attack.blend}: must be at most 1; only 'warp' counts in pixels")
+    if config.attack.size > config.data.size - 2:
+        mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
+    if config.gan.loss != "wgan-gp" and config.train.penalty != Train().penalty:
+        mistakes.append(f"train.penalty = {config.train.penalty}: only gan.loss = 'wgan-gp' has a penalty")
+    if config.defence.bound and config.defence.name not in ("fed-avg", "fed-detect", "fed-inspect"):
+        mistakes.append(
+            f"defence.bound = {config.defence.bound}: {config.defence.name!r} weighs no clients; leave it out"
+        )
+    if not config.run.name or any(c in config.run.name for c in "/\\:\0") or config.run.name.startswith("."):
+        mistakes.append(f"run.name = {config.run.name!r}: must be a plain folder name")
+    return mistakes + _TASKS[config.train.task](config)
+
+
+def _list_checks(config: RunConfig) -> list[str]:
+    """Keys that hold numbers with commas. ``distinct``: numbers of partitions, seeds or sizes, each named once."""
+    mistakes = []
+    clients = config.split.clients
+    for key, text, least, distinct, empty_ok in (
+        ("attack.malicious", config.attack.malicious, 0, True, False),
+        ("run.seeds", config.run.seeds, 0, True, False),
+        ("measure.utility", config.measure.utility, 0, True, True),
+        ("leakage.sites", config.leakage.sites, 0, True, True),
+        ("split.images", config.split.images, 1, False, config.split.scheme != "sizes"),
+        ("classifier.batches", config.classifier.batches, 1, False, True),
+    ):
+        try:
+            numbers = integers(text)
+        except ValueError:
+            mistakes.append(f"{key} = {text!r}: must be whole numbers with commas, e.g. '0,1,2'")
+            continue
+        wrong = any(n < least for n in numbers) or (distinct and len(set(numbers)) < len(numbers))
+        partitions = key in ("attack.malicious", "leakage.sites") and config.split.scheme != "site"
+        if (not numbers and not empty_ok) or wrong:
+            mistakes.append(f"{key} = {text!r}: must be {'distinct ' * distinct}numbers >= {least}, at least one")
+        elif partitions and numbers and max(numbers) >= (clients or 10_000):
+            mistakes.append(f"{key} = {text!r}: there are {clients} clients, numbered from 0")
+        elif not distinct and numbers and len(numbers) != clients:
+            mistakes.append(
+                f"{key} = {text!r}: names {len(numbers)} clients, split.clients = {clients}; make them agree"
+            )
+    if config.split.images and config.split.scheme != "sizes":
+        mistakes.append(f"split.images = {config.split.images!r}: only split.scheme = 'sizes' reads it")
+    return mistakes
+
+
+def _gan_checks(config: RunConfig) -> list[str]:
+    mistakes = _detection_checks(config) + _family_checks(config)
+    if config.train.batch < 2:
+        mistakes.append(f"train.batch = {config.train.batch}: must be at least 2, or a batch has no variance")
+    return mistakes + _unread(config, {"classifier": Classifier(), "leakage": Leakage()})
+
+
+def _classifier_checks(config: RunConfig) -> list[str]:
+    mistakes = _unread(config, {"gan": Gan()})
+    name, task = config.defence.name, "train.task = 'classifier'"
+    if name in ("fed-detect", "fed-inspect", "fltrust"):
+        mistakes.append(f"defence.name = {name!r}: reads generators; {task} has none, take another")
+    if config.attack.name != "none" or config.attack.report != "honest":
+        mistakes.append(f"attack.name and attack.report are attacks on generators; {task} knows attack.update alone")
+    if config.privacy.images:
+        mistakes.append(f"privacy.image-bound: DP-SGD is of a discriminator, which {task} lacks")
+    if name == "dp-fixed" and config.privacy.noised_by == "clients":
+        mistakes.append(f"privacy.noised-by = 'clients': {task} leaves the noise to the server")
+    sends = config.classifier.sends
+    if name.startswith("dp-") and config.classifier.norm in ("batch", "frozen") and sends == "statistics":
+        mistakes.append("classifier.sends = 'statistics': noise can make a variance negative; dp-* needs 'weights'")
+    if config.classifier.norm == "frozen" and sends == "weights":
+        mistakes.append("classifier.norm = 'frozen': all must use the same statistics; send them, or take another norm")
+    unknown = [attack for attack in audits(config.leakage) if attack not in AUDITS]
+    if unknown or not audits(config.leakage):
+        mistakes.append(f"leakage.attacks = {config.leakage.attacks!r}: must be of {', '.join(AUDITS)}")
+    try:
+        strange = [attack for attack in pairs(config.leakage.iterations) if attack not in AUDITS]
+    except ValueError:
+        strange = [config.leakage.iterations]
+    if config.leakage.limit and config.leakage.probe != "inversion":
+        mistakes.append(
+            f"leakage.limit = {config.leakage.limit}: only leakage.probe = 'inversion' measures what it limits"
+        )
+    if strange:
+        mistakes.append(
+            f"leakage.iterations = {config.leakage.iterations!r}: write 'attack=number', e.g. 'bn-only=300'"
+        )
+    return mistakes
+
+
+def audits(leakage: Leakage) -> list[str]:
+    """``leakage.attacks`` one by one."""
+    return [name.strip() for name in leakage.attacks.split(",") if name.strip()]
+
+
+def _unread(config: RunConfig, sections: dict[str, Any]) -> list[str]:
+    """Keys that were set and that this task never reads."""
+    return [
+        f"{name}.{item.name.replace('_', '-')}: train.task = {config.train.task!r} does not read it; leave it out"
+        for name, usual in sections.items()
+        for item in fields(usual)
+        if getattr(getattr(config, name), item.name) != item.default
+    ]
+
+
+def _detection_checks(config: RunConfig) -> list[str]:
+    if config.defence.name != "fed-detect" or config.defence.reads != "drop":
+        return []
+    mistakes = []
+    if config.defence.rule != "calibrated":
+        mistakes.append(f"defence.reported = 'drop': rule {config.defence.rule!r} reads a loss; take 'last' or 'auto'")
+    if config.train.steps < 2 * FIRST_STEPS:
+        mistakes.append(
+            f"train.steps = {config.train.steps}: FedDetect compares a round's first {FIRST_STEPS} with all of them; "
+            f"take at least {2 * FIRST_STEPS}, or set defence.reported = 'mean'"
+        )
+    return mistakes
+
+
+def _family_checks(config: RunConfig) -> list[str]:
+    mistakes = []
+    if config.gan.family == "diffusion":
+        if config.gan.width % 16:
+            mistakes.append(f"gan.width = {config.gan.width}: a denoiser's must be a multiple of 16")
+        adversarial = {"gan.loss": config.gan.loss, "gan.augment": config.gan.augment, "gan.share": config.gan.share}
+        usual = Gan()
+        odd = [
+            f"{key} = {value!r}"
+            for key, value in adversarial.items()
+            if value != getattr(usual, key.removeprefix("gan."))
+        ]
+        mistakes += [f"{text}: gan.family = 'diffusion' has no discriminator" for text in odd]
+        if config.privacy.images:
+            mistakes.append("privacy.image-bound: DP-SGD is of a discriminator, which gan.family = 'diffusion' lacks")
+    if config.privacy.images and config.gan.loss == "wgan-gp":
+        mistakes.append("privacy.image-bound: a gradient penalty has no gradient by image; take another gan.loss")
+    if config.defence.name.startswith("dp-") and config.gan.statistics == "shared":
+        mistakes.append("gan.statistics = 'shared': noise can make a shared variance negative; dp-* needs 'local'")
+    if config.defence.name == "dp-adaptive" and config.privacy.noised_by == "clients":
+        mistakes.append("privacy.noised-by = 'clients': dp-adaptive needs the count at the server; take dp-fixed")
+    return mistakes
+
+
+_TASKS = {"gan": _gan_checks, "classifier": _classifier_checks}

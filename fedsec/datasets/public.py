@@ -1,0 +1,27 @@
+"""Images that an attacker may have: of the same kind as the clients', of nobody's patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedsec.datasets.partitioning import held_by_nobody
+from fedsec.images import to_images
+from fedsec.types import Dataset, Images, Indices, Rows
+
+
+def public_rows(dataset: Dataset, parts: Sequence[Indices]) -> Rows:
+    """Training images that no client of ``parts`` holds, by patient or lesion; none when all are given away."""
+    return dataset.rows(held_by_nobody(dataset, parts))
+
+
+def attacker_rows(dataset: Dataset, parts: Sequence[Indices]) -> Rows:
+    """``public_rows``, or the held-out images where every training image belongs to a client. For attacks alone: a
+    model that learnt from the second could not be tested on them."""
+    rows = public_rows(dataset, parts)
+    return rows if len(rows) else dataset.rows(dataset.test)
+
+
+def prior_image(rows: Rows) -> Images:
+    """(1, c, s, s): the mean of public images, what an attacker draws who has seen no update."""
+    mean: Images = to_images(rows.pixels).mean(axis=0, keepdims=True)
+    return mean

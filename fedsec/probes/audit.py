@@ -1,0 +1,71 @@
+"""One captured update under attack: what the protocol tells everybody, and every attack by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fedsec.config import RunConfig
+from fedsec.probes.inversion import PRESETS, invert
+from fedsec.probes.labels import only_label
+from fedsec.probes.released import ITERATIONS, released
+from fedsec.probes.replica import Replica
+from fedsec.probes.terms import OF_THE_UPDATE, observe
+from fedsec.probes.upstream import nearest_maps
+from fedsec.probes.view import Recipe, ServerView
+from fedsec.types import Images
+
+Told = dict[str, float]
+"""What an attack says of itself."""
+Attack = Callable[[ServerView, Images, int, int], tuple[Images, Told]]
+"""(view, prior (1, c, s, s), seed, iterations or 0 for its own) -> as many images as the view has examples."""
+
+
+def recipe_of(config: RunConfig, *, partition: int, images: int, channels: int, classes: int) -> Recipe:
+    """How the client of ``partition``, which says that it has ``images``, trains in one round."""
+    chosen, train = config.classifier, config.train
+    batch = min(config.batches[partition] if config.batches else train.batch, images)
+    return Recipe(
+        network=chosen.network,
+        norm=chosen.norm,
+        channels=channels,
+        classes=classes,
+        size=config.data.size,
+        steps=chosen.epochs * -(-images // batch) or train.steps,
+        batch=batch,
+        lr=train.lr,
+        momentum=chosen.momentum,
+        bn_momentum=chosen.bn_momentum,
+    )
+
+
+def inverted(view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0) -> tuple[Images, Told]:
+    """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
+    which 'row-space' can read no maps gives the prior, with ``maps`` 0. The label of one image is read from the view,
+    those of several are optimised with the images."""
+    chosen = PRESETS[preset] if not iterations else replace(PRESETS[preset], iterations=iterations)
+    replica = Replica(view.recipe, view.before)
+    maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
+    if maps is None and "maps" in chosen.terms:
+        return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
+    trains = any(name in OF_THE_UPDATE for name in chosen.terms)
+    known = torch.tensor([only_label(view)]) if trains and view.examples == 1 else None
+    found = invert(
+        replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
+    )
+    told = {"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}
+    return found.images, {"loss": found.loss, **told}
+
+
+def _preset(name: str) -> Attack:
+    return lambda view, prior, seed, iterations: inverted(view, name, prior=prior, seed=seed, iterations=iterations)
+
+
+def _released(view: ServerView, prior: Images, seed: int, iterations: int) -> tuple[Images, Told]:
+    return released(view, prior=prior, seed=seed, iterations=iterations or ITERATIONS), {}
+
+
+ATTACKS: dict[str, Attack] = {**{name: _preset(name) for name in PRESETS}, "released": _released}

@@ -1,0 +1,228 @@
+"""The page of a leakage run: pictures, what each attack drew, leak over rounds, and leak against accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.reports import figures
+from fedsec.reports.curves import curve
+from fedsec.reports.gallery import Pictures
+from fedsec.reports.leaks import (
+    OWN,
+    PRIOR,
+    Leak,
+    batch_of,
+    images_of,
+    leaks,
+    setting,
+    sites,
+    strongest,
+)
+from fedsec.reports.markup import figure, inert, paragraph, plots, section, table
+from fedsec.reports.record import RunRecord
+from fedsec.reports.results import values_of
+from fedsec.reports.verdict import Verdict, digits, percent
+
+WIDTH = 640
+SCORES = ("ssim", "psnr", "rdlv", "iip-pixels", "iip-features")
+
+
+def leak_verdict(record: RunRecord) -> Verdict:
+    """Which sites' images a curious server could draw, and what each protection changes."""
+    found = leaks(record)
+    arms = [arm for arm in record.header.arms if any(leak.arm == arm for leak in found)]
+    if not sites(found):
+        return Verdict("No update was attacked in this run: leakage.every is 0, or no audited round was reached.", ())
+    points = [(arm, tuple(_sentence(record, found, arm, site) for site in sites(found))) for arm in arms]
+    first = arms[0]
+    worst = [site for site in sites(found) if (leak := strongest(found, first, site)) and leak.level == "drawn"]
+    told = ", ".join(f"site {site} ({_holds(record, site)})" for site in worst)
+    head = f"In {first}, a server that only looks could draw images of {told or 'no audited site'}"
+    rest = f"; {len(sites(found))} of {record.header.clients} sites were audited."
+    return Verdict(head + rest, (*points, ("Read with care", _cautions(record, found))))
+
+
+def _holds(record: RunRecord, site: int) -> str:
+    count = images_of(record, site)
+    return f"{count} training image" + ("s" if count > 1 else "")
+
+
+def _sentence(record: RunRecord, found: Sequence[Leak], arm: str, site: int) -> str:
+    leak = strongest(found, arm, site)
+    if leak is None:
+        return f"Site {site}: not audited, its update did not arrive or no audited round was reached."
+    prior = next((row for row in found if (row.arm, row.partition, row.attack) == (arm, site, PRIOR)), None)
+    text = f"Site {site} ({_holds(record, site)}, batches of {batch_of(record, arm, site)}): {leak.level}. "
+    text += f"Best attack {leak.attack}: RDLV {digits(leak.rdlv)}, SSIM {digits(leak.of('ssim').mean)}"
+    text += f" against {digits(prior.of('ssim').mean)} of the public prior" if prior else ""
+    if math.isfinite(leak.identified):
+        chance = leak.of("iip-chance").mean
+        text += f"; {percent(leak.identified)} of its images picked out of a crowd where chance is {percent(chance)}"
+    return text + "."
+
+
+def _cautions(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
+    said = ["That no attack tried here succeeds is no proof that none does."]
+    rounds = sorted({row.round for leak in found for row in leak.rows})
+    said.append(f"Audited: rounds {', '.join(map(str, rounds))} of {record.header.config.get('train.rounds', '?')}.")
+    if len(record.header.seeds) == 1:
+        said.append("One seed: intervals are over audited rounds alone.")
+    if record.end is None or record.end.status != "finished":
+        said.append("The run has not come to its end: this is what the log holds so far.")
+    if record.header.data.source == "phantom":
+        said.append("Phantom images, drawn by a program: numbers on real radiographs differ.")
+    return tuple(said)
+
+
+def leak_sections(record: RunRecord, folder: Path) -> str:
+    found = leaks(record)
+    parts = (_pictures(record, folder, found), _table(found), _over_rounds(record, found), *_prices(record, found))
+    return "".join(parts)
+
+
+def _pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:
+    pictures = Pictures(folder, "leaks")
+    drawn = []
+    for site in sites(found):
+        for arm in record.header.arms:
+            leak = strongest(found, arm, site)
+            if leak is not None and leak.picture:
+                name = f"site {site}, {arm}"
+                caption = f"{leak.attack}, RDLV of the likest image {digits(leak.highest)}"
+                drawn.append(
+                    figure(pictures.show(leak.picture, f"truth, prior, reconstruction: {name}", WIDTH), name, caption)
+                )
+    if not drawn:
+        return section("Reconstructions", paragraph("No attack left a picture."))
+    lead = (
+        "From top to bottom: the site's own image, the public prior (what is known without any update), and what the "
+    )
+    lead += "attack drew, an image a column. The best attack of each site and arm, in the audited round it did best."
+    return section("Reconstructions", paragraph(inert(lead, 600), "soft"), plots(drawn))
+
+
+def _table(found: Sequence[Leak]) -> str:
+    if not found:
+        return ""
+    rows = [
+        (
+            inert(leak.arm),
+            str(leak.partition),
+            inert(leak.attack),
+            *(_value(leak.of(name)) for name in SCORES),
+            digits(leak.highest) if math.isfinite(leak.highest) else "–",
+            str(len(leak.rows)),
+        )
+        for leak in found
+        if leak.attack != OWN
+    ]
+    head = ("arm", "site", "attack", *(inert(name) for name in SCORES), "highest RDLV", "audits")
+    told = "Mean over audited rounds and seeds, below it the 95 % interval. PSNR in dB; RDLV 0 is the public prior."
+    own = [leak for leak in found if leak.attack == OWN]
+    return section("What each attack drew", table(told, head, rows, numeric=True), _own(own))
+
+
+def _own(found: Sequence[Leak]) -> str:
+    """What probing sites reported of themselves."""
+    if not found:
+        return ""
+    names = list(dict.fromkeys(name for leak in found for row in leak.rows for name in row.values))
+    rows = [
+        (inert(leak.arm), str(leak.partition), *(_value(leak.of(name)) for name in names), str(len(leak.rows)))
+        for leak in found
+    ]
+    return table(
+        "What sites found in their own updates", ("arm", "site", *map(inert, names), "rounds"), rows, numeric=True
+    )
+
+
+def _value(over: Interval) -> str:
+    if not math.isfinite(over.mean):
+        return "–"
+    text = digits(over.mean)
+    return text + (f"<small>{digits(over.low)} to {digits(over.high)}</small>" if math.isfinite(over.low) else "")
+
+
+def _over_rounds(record: RunRecord, found: Sequence[Leak]) -> str:
+    """RDLV of each site's best attack over audited rounds, a figure an arm."""
+    drawings = []
+    for arm in record.header.arms:
+        curves = []
+        for place, site in enumerate(sites(found)):
+            leak = strongest(found, arm, site)
+            values: dict[float, list[float]] = {}
+            for row in leak.rows if leak else ():
+                values.setdefault(float(row.round), []).append(row.values.get("rdlv", math.nan))
+            curves += curve(figures.arm_look(place), values)
+        if curves and any(len(line.x) > 1 for line in curves):
+            drawn = figures.curves_over(curves, across="round", label="RDLV", title=f"RDLV over rounds, {arm}")
+            drawings.append(figure(drawn, arm))
+    lead = "0: no more than the public prior shows; 1: twice as similar to the site's image as the prior."
+    return section("Leak over rounds", paragraph(lead, "soft"), _key(found), plots(drawings)) if drawings else ""
+
+
+def _key(found: Sequence[Leak]) -> str:
+    return figures.legend([(figures.arm_look(i), f"site {site}") for i, site in enumerate(sites(found))])
+
+
+def _prices(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
+    """Leak and accuracy over sigma0, and of every arm side by side."""
+    arms = [arm for arm in record.header.arms if strongest_of(found, arm)]
+    rows = []
+    for arm in arms:
+        own = [leak for site in sites(found) if (leak := strongest(found, arm, site))]
+        epsilon = mean_interval(values_of(record, arm, "epsilon-client")).mean
+        rows.append(
+            (
+                inert(arm),
+                *(_value(mean_interval(values_of(record, arm, name))) for name in ("auc", "balanced-accuracy")),
+                digits(epsilon) if math.isfinite(epsilon) else "–",
+                *(f"{digits(leak.rdlv)}<small>{inert(leak.attack)}</small>" for leak in own),
+            )
+        )
+    head = ("arm", "AUC", "balanced accuracy", "epsilon", *(f"RDLV, site {site}" for site in sites(found)))
+    told = "The price of each protection: how well the final model tells the classes apart on held-out images."
+    side = (
+        section("Leak against accuracy", table(told, head, rows, numeric=True), _noise(record, found)) if rows else ""
+    )
+    return (side,)
+
+
+def strongest_of(found: Sequence[Leak], arm: str) -> bool:
+    return any(leak.arm == arm for leak in found)
+
+
+def _noise(record: RunRecord, found: Sequence[Leak]) -> str:
+    """Curves over sigma0 of the arms that differ in it alone."""
+    levels: Mapping[str, float] = {
+        arm: float(setting(record, arm, "classifier.noise") or 0)
+        for arm in record.header.arms
+        if setting(record, arm, "classifier.norm") == "batch"
+        and setting(record, arm, "classifier.sends") == "statistics"
+    }
+    if len(set(levels.values())) < 3:
+        return ""
+    curves = []
+    for place, site in enumerate(sites(found)):
+        values: dict[float, list[float]] = {}
+        for arm, sigma in levels.items():
+            leak = strongest(found, arm, site)
+            if leak is not None:
+                values[sigma] = [row.values.get("rdlv", math.nan) for row in leak.rows]
+        curves += curve(figures.arm_look(place), values)
+    scores = {sigma: values_of(record, arm, "auc") for arm, sigma in levels.items()}
+    across = "sigma0 (noise over the update's 95th percentile)"
+    drawn = [
+        figure(figures.curves_over(curves, across=across, label="RDLV", title="RDLV over sigma0"), "RDLV over sigma0"),
+        figure(
+            figures.curves_over(
+                curve(figures.arm_look(0), scores), across=across, label="AUC", title="AUC over sigma0"
+            ),
+            "AUC over sigma0",
+            "final model, held-out images",
+        ),
+    ]
+    return _key(found) + plots(drawn)

@@ -1,0 +1,113 @@
+"""What the audits of a run say, site by site and arm by arm: the numbers behind the leakage page and its risk sheets.
+
+The lines that words are chosen by are the project's own. Images are *drawn* when a site's reconstructions are on
+average half again as similar to them as the public prior is (RDLV 0.5, where the paper puts its one-image site), or
+half of them are picked out of the crowd (IIP 0.5, chance below 0.005); *in part* from 0.1 of either on; below that
+nothing was drawn that the prior does not show. RDLV alone is no measure to rest on: it stretches a reconstruction to
+the whole range, which costs an image that does not fill it. That no attack tried here succeeds is no proof.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.reports.record import LeakRow, RunRecord
+from fedsec.reports.roles import overrides
+from fedsec.types import Scalar
+
+PRIOR, OWN = "prior", "the site's own probe"
+DRAWN, PARTLY = 0.5, 0.1
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One attack on one site's updates in one arm, over audited rounds and seeds."""
+
+    arm: str
+    partition: int
+    attack: str
+    rows: tuple[LeakRow, ...]
+
+    def of(self, name: str) -> Interval:
+        """The mean of a score over rounds and seeds with its 95 % interval."""
+        return mean_interval([row.values.get(name, math.nan) for row in self.rows])
+
+    @property
+    def rdlv(self) -> float:
+        return self.of("rdlv").mean
+
+    @property
+    def highest(self) -> float:
+        """The largest RDLV of any one image; NaN when none could be measured."""
+        found = [value for row in self.rows if math.isfinite(value := row.values.get("rdlv-max", math.nan))]
+        return max(found, default=math.nan)
+
+    @property
+    def picture(self) -> str:
+        """File of the reconstruction with the largest RDLV; '' where there is none."""
+        drawn = [row for row in self.rows if row.file]
+        return max(drawn, key=lambda row: _or_less(row.values.get("rdlv-max", math.nan))).file if drawn else ""
+
+    @property
+    def identified(self) -> float:
+        """Share of the images picked out of the crowd by the better embedding; NaN without a crowd."""
+        found = [mean for name in ("iip-pixels", "iip-features") if math.isfinite(mean := self.of(name).mean)]
+        return max(found, default=math.nan)
+
+    @property
+    def strength(self) -> float:
+        """The larger of mean RDLV and share identified; NaN when neither was measured."""
+        return max([value for value in (self.rdlv, self.identified) if math.isfinite(value)], default=math.nan)
+
+    @property
+    def level(self) -> str:
+        """'drawn', 'in part', 'no more than the public prior shows', or 'not measured'."""
+        found = self.strength
+        if not math.isfinite(found):
+            return "not measured"
+        return "drawn" if found >= DRAWN else "in part" if found >= PARTLY else "no more than the public prior shows"
+
+
+def leaks(record: RunRecord) -> list[Leak]:
+    """Every (arm, site, attack) that was audited, in the order of arms and sites; the prior among the attacks."""
+    found: dict[tuple[str, int, str], list[LeakRow]] = {}
+    for (arm, _), cell in record.current().items():
+        for row in cell.leaks:
+            found.setdefault((arm, row.partition, row.attack), []).append(row)
+    places = {arm: i for i, arm in enumerate(record.header.arms)}
+    keys = sorted(found, key=lambda key: (places[key[0]], key[1], key[2] == PRIOR, key[2]))
+    return [Leak(*key, tuple(found[key])) for key in keys]
+
+
+def strongest(found: Sequence[Leak], arm: str, partition: int) -> Leak | None:
+    """The attack that shows most of one site in one arm, by ``Leak.strength``, then RDLV; the prior is none."""
+    own = [leak for leak in found if (leak.arm, leak.partition) == (arm, partition) and leak.attack not in (PRIOR, OWN)]
+    return max(own, key=lambda leak: (_or_less(leak.strength), _or_less(leak.rdlv)), default=None)
+
+
+def sites(found: Sequence[Leak]) -> list[int]:
+    """Partitions whose updates were attacked."""
+    return sorted({leak.partition for leak in found if leak.attack not in (PRIOR, OWN)})
+
+
+def setting(record: RunRecord, arm: str, key: str) -> Scalar:
+    """A key's value in one arm."""
+    return overrides(record.header, arm).get(key, record.header.config.get(key, ""))
+
+
+def images_of(record: RunRecord, partition: int) -> int:
+    return sum(record.header.label_counts[partition])
+
+
+def batch_of(record: RunRecord, arm: str, partition: int) -> int:
+    """Images a step of one client."""
+    listed = [int(part) for part in str(setting(record, arm, "classifier.batches")).split(",") if part.strip()]
+    batch = listed[partition] if listed else int(setting(record, arm, "train.batch"))
+    return min(batch, images_of(record, partition))
+
+
+def _or_less(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf

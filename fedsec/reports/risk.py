@@ -1,0 +1,120 @@
+"""``risk.html``: one page a site in plain words, for the person who signs: what leaves, what was drawn, what helps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsec.metrics.intervals import mean_interval
+from fedsec.reports import runlog
+from fedsec.reports.gallery import Pictures
+from fedsec.reports.leaks import PRIOR, Leak, batch_of, images_of, leaks, setting, sites, strongest
+from fedsec.reports.markup import inert, page, paragraph, table
+from fedsec.reports.record import RunRecord
+from fedsec.reports.results import values_of, write_whole
+from fedsec.reports.verdict import digits, percent
+
+RISK = "risk.html"
+WIDTH = 640
+HEADS = {
+    "drawn": "its images can be drawn",
+    "in part": "its images can be drawn in part",
+    "no more than the public prior shows": "no image was drawn",
+    "not measured": "not measured",
+}
+MEANS = {
+    "drawn": "Somebody who reads this site's update at the server can draw its training images.",
+    "in part": "Somebody who reads this site's update at the server can draw more than is public anyway.",
+    "no more than the public prior shows": "No attack tried here drew more than anybody can draw without the update.",
+    "not measured": "This could not be measured.",
+}
+
+
+def write_risk(folder: Path) -> Path | None:
+    """Write ``risk.html`` from the run's log and pictures; None when no update of the run was attacked."""
+    folder = Path(folder)
+    record = runlog.read(folder)
+    found = leaks(record)
+    if not sites(found):
+        return None
+    pictures = Pictures(folder, "leaks")
+    name = str(record.header.config.get("run.name", "run"))
+    sheets = "".join(_sheet(record, found, pictures, site) for site in sites(found))
+    path = folder / RISK
+    write_whole(path, page(f"{name}: risk sheets", sheets))
+    return path
+
+
+def _sheet(record: RunRecord, found: Sequence[Leak], pictures: Pictures, site: int) -> str:
+    arms = [arm for arm in record.header.arms if strongest(found, arm, site)]
+    first = arms[0]
+    leak = strongest(found, first, site)
+    assert leak is not None
+    prior = next(row for row in found if (row.arm, row.partition, row.attack) == (first, site, PRIOR))
+    worst = leak.level
+    told = f"{MEANS[worst]} " + _numbers(leak, prior)
+    facts, limits = (paragraph(inert(text, 900), "soft") for text in (_facts(record, first, site), _limits(record)))
+    return (
+        f'<section class="sheet"><header><h1>Site {site}: {HEADS[worst]}</h1>{facts}</header>'
+        f'<div class="verdict"><p class="head">{inert(told, 900)}</p></div>'
+        f"{_shown(pictures, leak)}{_protections(record, found, arms, site)}{limits}</section>"
+    )
+
+
+def _facts(record: RunRecord, arm: str, site: int) -> str:
+    images, batch = images_of(record, site), batch_of(record, arm, site)
+    epochs = int(setting(record, arm, "classifier.epochs") or 0)
+    steps = epochs * -(-images // batch) or int(setting(record, arm, "train.steps"))
+    kept = setting(record, arm, "classifier.sends") == "weights"
+    leaves = f"the changed weights of a {setting(record, arm, 'classifier.network')}"
+    leaves += "" if kept else ", and the running statistics of its normalisation layers"
+    return (
+        f"In each of the {record.header.config.get('train.rounds', '?')} rounds the site trains on "
+        f"{_count(images, 'image')} in {_count(steps, 'step')} of {batch}. What leaves: {leaves}; no image, no label. "
+        "Who could look: whoever runs the server, or reads what travels to it."
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _numbers(leak: Leak, prior: Leak) -> str:
+    text = (
+        f"Similarity with the true images (SSIM, 1 is equal): {digits(leak.of('ssim').mean)} with the update, "
+        f"{digits(prior.of('ssim').mean)} without it."
+    )
+    if math.isfinite(leak.identified):
+        crowd = 1 / leak.of("iip-chance").mean
+        text += f" {percent(leak.identified)} of the images are picked out of a crowd of {crowd:.0f}."
+    return text
+
+
+def _shown(pictures: Pictures, leak: Leak) -> str:
+    if not leak.picture:
+        return ""
+    told = "Top: the site's images. Middle: what is known without the update. Bottom: what the attack drew."
+    picture = pictures.show(leak.picture, told, WIDTH)
+    return f"<figure><figcaption>{inert(told)}</figcaption>{picture}</figure>"
+
+
+def _protections(record: RunRecord, found: Sequence[Leak], arms: Sequence[str], site: int) -> str:
+    rows = []
+    for arm in arms:
+        leak = strongest(found, arm, site)
+        assert leak is not None
+        auc = mean_interval(values_of(record, arm, "auc")).mean
+        score = digits(auc) if math.isfinite(auc) else "not finished"
+        rows.append((inert(arm), inert(leak.level), digits(leak.rdlv), inert(leak.attack), score))
+    head = ("protection", "an image is", "RDLV", "by", "AUC of the model")
+    return table("What each protection leaves, and what the model is worth with it", head, rows)
+
+
+def _limits(record: RunRecord) -> str:
+    rounds = sorted({row.round for leak in leaks(record) for row in leak.rows})
+    return (
+        f"Attacked were the updates of rounds {', '.join(map(str, rounds))}, with the attacks named; stronger ones may "
+        "exist. RDLV: 0 is no better than the public prior, 0.5 half again as similar to the site's image. This sheet "
+        "says nothing about membership, nor about what the final model gives away."
+    )

@@ -1,0 +1,170 @@
+"""What is scored of a cell's classifier, and what a curious server draws out of single updates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, MetricRecord
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from fedsec.checks import audits, pairs
+from fedsec.config import RunConfig
+from fedsec.datasets import partition
+from fedsec.datasets.public import attacker_rows, prior_image, public_rows
+from fedsec.errors import RunError
+from fedsec.images import grid as tile
+from fedsec.images import save_png, to_images, to_pixels
+from fedsec.metrics.gallery import Gallery
+from fedsec.metrics.panel import Panel
+from fedsec.metrics.similarity import leak_scores, placed
+from fedsec.metrics.utility import auc
+from fedsec.models.fitting import probabilities
+from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.training import load_network, network_arrays
+from fedsec.privacy.promises import promises
+from fedsec.probes.audit import ATTACKS, recipe_of
+from fedsec.probes.view import ServerView
+from fedsec.reports.record import LeakRow
+from fedsec.reports.runlog import RunLog
+from fedsec.runs import Plan
+from fedsec.types import Arrays, Fit, Images, Score
+from fedsec.weights import sent_names, with_proper_variances
+from strategies.base import RoundStrategy
+from strategies.keeping import keep_model
+
+SHOWN = 8
+"""Images of one update that its picture shows."""
+CALIBRATING = 512
+"""Public images that running statistics are taken from where clients keep theirs."""
+BATCH = 64
+
+
+def spec_of(plan: Plan, config: RunConfig) -> NetworkSpec:
+    chosen = config.classifier
+    return NetworkSpec(chosen.network, chosen.norm, plan.dataset.channels, len(plan.dataset.class_names))
+
+
+def new_classifier(plan: Plan, config: RunConfig, seed: int) -> Arrays:
+    """What travels of a new network."""
+    arrays = network_arrays(new_network(spec_of(plan, config), seed=seed))
+    return {name: arrays[name] for name in sent_names(arrays, config.classifier.sends)}
+
+
+class ClassifierObserver:
+    """Scores the server's classifier on held-out images, and attacks single updates of audited rounds.
+
+    In a simulation alone the truth is at hand to score an attack by; on real machines each site probes its own update
+    (``leakage.probe``) and reports numbers. Errors: RunError, before any training, for what cannot be measured.
+    """
+
+    def __init__(self, plan: Plan, config: RunConfig, strategy: RoundStrategy, panel: Panel, log: RunLog) -> None:
+        self.plan, self.config, self.strategy, self.log = plan, config, strategy, log
+        data, simulated = plan.dataset, not plan.census.told_by
+        self.parts = list(partition(data, config.split, seed=config.data.seed)) if simulated else []
+        self.public = public_rows(data, self.parts) if simulated else data.rows(data.train)
+        self.test = data.rows(data.test)
+        local = config.classifier.sends == "weights" and config.classifier.norm == "batch"
+        if local and not len(self.public):
+            raise RunError(
+                "classifier.sends = 'weights' with norm 'batch': the server scores by statistics of public images and "
+                "every image here is some client's; take split.scheme = 'sizes', or another norm"
+            )
+        if config.leakage.every and not simulated:
+            raise RunError(
+                "leakage.every: only a simulation knows what an attack should have drawn; take leakage.probe"
+            )
+        self.calibrates = local
+        others = attacker_rows(data, self.parts) if simulated else self.public
+        self.prior = prior_image(others)
+        self.gallery = Gallery.of(others, classes=len(data.class_names))
+
+    def after_round(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if not number:
+            return None
+        if number % self.config.measure.every == 0 or number == self.config.train.rounds:
+            self._log(number, self._scores()[:2], final=False)
+        for fit in self.strategy.heard:
+            told = {key.removeprefix("probe-"): value for key, value in fit.metrics.items() if key.startswith("probe-")}
+            if told:
+                self._leak(number, fit, "the site's own probe", told, "")
+        every = self.config.leakage.every
+        if every and (number - 1) % every == 0:
+            for fit in self.strategy.heard:
+                if not self.config.audited or fit.partition in self.config.audited:
+                    self._audit(number, fit)
+        return None
+
+    def finish(self) -> None:
+        strategy, rounds = self.strategy, self.config.train.rounds
+        self._log(rounds, [*self._scores(), *promises(self.config, self.plan.images, rounds)], final=True)
+        keep_model(self.plan, "classifier", strategy.arm, strategy.seed, network_arrays(self._network()))
+
+    def _network(self) -> nn.Module:
+        """The server's model, with running statistics of public images where clients keep theirs."""
+        network = new_network(spec_of(self.plan, self.config), seed=0)
+        load_network(network, with_proper_variances(self.strategy.averaged))
+        if self.calibrates:
+            update_bn(self._batches(), network)
+        return network.eval()
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        images = to_images(self.public.pixels[:CALIBRATING])
+        return iter(torch.split(torch.from_numpy(images), BATCH))
+
+    def _scores(self) -> list[Score]:
+        shares, labels = probabilities(self._network(), to_images(self.test.pixels)), self.test.labels
+        n = len(labels)
+        if not np.isfinite(shares).all():
+            reason = "the model gives values that are not finite: it diverged"
+            return [Score(name, float("nan"), n, "higher", reason) for name in ("auc", "accuracy", "balanced-accuracy")]
+        said = shares.argmax(axis=1)
+        return [
+            Score("auc", auc(labels, shares), n, "higher"),
+            Score("accuracy", float(accuracy_score(labels, said)), n, "higher"),
+            Score("balanced-accuracy", float(balanced_accuracy_score(labels, said)), n, "higher"),
+        ]
+
+    def _audit(self, number: int, fit: Fit) -> None:
+        """Every attack of ``leakage.attacks``, and the prior, on one reply; the truth is used for the scores alone."""
+        config, leakage, strategy = self.config, self.config.leakage, self.strategy
+        data, truth = self.plan.dataset, self.plan.dataset.rows(self.parts[fit.partition])
+        recipe = recipe_of(
+            config,
+            partition=fit.partition,
+            images=fit.examples,
+            channels=data.channels,
+            classes=len(data.class_names),
+        )
+        view = ServerView(recipe, strategy.layout.arrays(strategy.origin), fit.arrays, fit.examples)
+        place = f"{strategy.arm}-{strategy.seed}-{number:04d}-{fit.partition}"
+        if leakage.keep:
+            view.save(self.plan.folder / "views" / place)
+        images, network = to_images(truth.pixels), self._network()
+        prior = np.repeat(self.prior, len(images), axis=0)
+        for name in audits(leakage):
+            started = time.monotonic()
+            found, told = ATTACKS[name](view, self.prior, strategy.seed, pairs(leakage.iterations).get(name, 0))
+            own = placed(images, found)
+            told |= {**leak_scores(images, found, self.prior), **self.gallery.scores(truth, own, network)}
+            file = f"leaks/{place}-{name}.png"
+            self._picture(file, [images, prior, own])
+            self._leak(number, fit, name, {**told, "seconds": time.monotonic() - started}, file)
+        self._leak(number, fit, "prior", leak_scores(images, prior, self.prior), "")
+
+    def _picture(self, file: str, strips: list[Images]) -> None:
+        """Truth, prior and reconstruction below each other, an image a column."""
+        rows = np.concatenate([strip[:SHOWN] for strip in strips])
+        save_png(tile(to_pixels(rows), len(strips[0][:SHOWN])), self.plan.folder / file)
+
+    def _leak(self, number: int, fit: Fit, attack: str, values: dict[str, float], file: str) -> None:
+        row = LeakRow(number, fit.partition, attack, fit.examples, values, file)
+        self.log.leak(self.strategy.arm, self.strategy.seed, row)
+
+    def _log(self, number: int, scores: list[Score], *, final: bool) -> None:
+        for score in scores:
+            self.log.score(self.strategy.arm, self.strategy.seed, number, score, final=final)

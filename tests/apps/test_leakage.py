@@ -1,0 +1,223 @@
+"""A federated classifier over the in-process grid: averaged, scored, audited, and withheld where a site says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fedsec.checks import AUDITS
+from fedsec.client_app import app
+from fedsec.config import RunConfig
+from fedsec.errors import ConfigError, RunError
+from fedsec.probes.audit import ATTACKS
+from fedsec.probes.view import ServerView
+from fedsec.reports import runlog
+from fedsec.reports.page import write_report
+from fedsec.reports.record import RunRecord
+from fedsec.reports.risk import write_risk
+from fedsec.server_app import run_experiment
+from tests.local_grid import LocalGrid
+
+
+def config(tmp_path: Path, **changes: Any) -> RunConfig:
+    flat = {
+        "train.task": "classifier",
+        "train.rounds": 2,
+        "train.lr": 0.01,
+        "data.modality": "chest",
+        "data.count": 700,
+        "data.grouping": "classes",
+        "split.scheme": "sizes",
+        "split.clients": 3,
+        "split.images": "6,4,1",
+        "classifier.network": "convnet",
+        "classifier.epochs": 1,
+        "classifier.batches": "3,4,1",
+        "leakage.every": 2,
+        "leakage.sites": "2",
+        "leakage.iterations": "row-space=20",
+        "measure.every": 1,
+        "run.out": str(tmp_path / "runs"),
+        "run.name": "leakage",
+    }
+    return RunConfig.from_flat(flat | {key.replace("__", ".").replace("_", "-"): v for key, v in changes.items()})
+
+
+def run(settings: RunConfig) -> tuple[RunRecord, Path]:
+    folder = run_experiment(LocalGrid(app, settings.to_flat(), nodes=3), settings, wait=1)
+    return runlog.read(folder), folder
+
+
+def test_a_round_is_averaged_scored_and_audited(tmp_path: Path) -> None:
+    record, folder = run(config(tmp_path, leakage__keep=True))
+    cell = record.finished()["vanilla", 0]
+    assert [sorted(row.losses) for row in cell.rounds] == [[0, 1, 2]] * 2
+    assert all(np.isfinite(list(row.losses.values())).all() for row in cell.rounds)
+    assert cell.rounds[0].weights == pytest.approx({0: 6 / 11, 1: 4 / 11, 2: 1 / 11}), "shares by images"
+    assert {"auc", "accuracy", "balanced-accuracy"} <= set(cell.final())
+    assert 0.4 < cell.final()["auc"].score.value <= 1
+    leaks = {(row.round, row.partition, row.attack): row for row in cell.leaks}
+    assert set(leaks) == {(1, 2, "row-space"), (1, 2, "prior")}
+    found, prior = leaks[1, 2, "row-space"], leaks[1, 2, "prior"]
+    assert found.values["maps"] > 0
+    assert found.values["ssim"] > prior.values["ssim"]
+    assert found.values["iip-pixels"] in (0, 1)
+    assert 0 < found.values["iip-chance"] <= 1 / 201
+    assert (folder / found.file).is_file()
+    view = ServerView.load(folder / "views" / "vanilla-0-0001-2")
+    assert (view.examples, view.recipe.steps, view.recipe.batch) == (1, 1, 1)
+    assert np.isfinite(load_file(folder / "classifier-vanilla-0.safetensors")["fc.bias"]).all()
+
+
+def test_what_was_sent_is_what_the_audit_holds(tmp_path: Path) -> None:
+    """The view of an audited reply equals a client's own capture of what it sent."""
+    import clients
+    from fedsec.datasets import load, partition
+
+    settings = config(tmp_path, leakage__keep=True, train__rounds=1)
+    _, folder = run(settings)
+    view = ServerView.load(folder / "views" / "vanilla-0-0001-2")
+    data = load(settings.data)
+    own = data.rows(partition(data, settings.split, seed=settings.data.seed)[2])
+    client = clients.build(settings, own, partition=2, classes=2, seed=0, kept={})
+    client.fit(list(view.before.values()), {"round": 1})
+    captured = client.captured  # type: ignore[attr-defined]
+    for name, value in captured.after.items():
+        np.testing.assert_array_equal(value, view.after[name])
+    assert captured.recipe == view.recipe
+
+
+def test_a_site_keeps_an_update_that_says_too_much(tmp_path: Path) -> None:
+    record, _ = run(config(tmp_path, leakage__probe="inversion", leakage__limit=0.01, train__rounds=1))
+    (row,) = record.finished()["vanilla", 0].rounds
+    gone = {drop.partition: drop.reason for drop in row.dropped}
+    assert 2 in gone
+    assert "the site keeps it: update withheld" in gone[2]
+    assert "this site's limit is 0.01" in gone[2]
+    assert set(row.weights) == {0, 1, 2} - set(gone)
+
+
+def test_probing_sites_report_numbers(tmp_path: Path) -> None:
+    record, _ = run(config(tmp_path, leakage__probe="statistics", leakage__every=0, train__rounds=1))
+    told = {row.partition: row.values for row in record.finished()["vanilla", 0].leaks}
+    assert told[0]["steps"] == 2
+    assert told[2]["rank"] == 1, "one image's statistics single it out"
+
+
+def on_machines(tmp_path: Path, **changes: Any) -> RunRecord:
+    """Two hospitals with images of their own, each on its own node."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for kind in ("normal", "pneumonia"):
+        (tmp_path / "site" / kind).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / "site" / kind / f"{i}.png")
+    usual = {"split__clients": 2, "split__scheme": "iid", "split__images": "", "classifier__batches": ""}
+    settings = config(tmp_path, **usual, leakage__sites="", train__rounds=1, **changes)
+    grid = LocalGrid(
+        app,
+        settings.to_flat(),
+        nodes=2,
+        node_config=lambda i: {"site": ("Graz", "Linz")[i], "data": str(tmp_path / "site")},
+    )
+    return runlog.read(run_experiment(grid, settings, wait=1))
+
+
+def test_hospitals_probe_their_own_updates_on_their_own_machines(tmp_path: Path) -> None:
+    record = on_machines(tmp_path, leakage__every=0, leakage__probe="inversion", leakage__limit=1e-9)
+    (row,) = record.cells["vanilla", 0].rounds
+    heard = {leak.partition for leak in record.cells["vanilla", 0].leaks}
+    assert heard | {drop.partition for drop in row.dropped} == {0, 1}
+    assert all("the site keeps it" in drop.reason for drop in row.dropped)
+    assert {drop.site for drop in row.dropped} <= {"Graz", "Linz"}
+
+
+def test_a_server_cannot_audit_hospitals_whose_images_it_has_not(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"only a simulation knows.*take leakage\.probe"):
+        on_machines(tmp_path, leakage__every=1)
+
+
+def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
+    arms = {"plain": {}, "noise-9": {"classifier.noise": 9.0}, "noise-1": {"classifier.noise": 1.0}}
+    _, folder = run(config(tmp_path, run__arms=json.dumps(arms), train__rounds=1, leakage__sites="0,2"))
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert write_report(folder).read_text(encoding="utf-8") == text
+    for part in (
+        "In plain, a server that only looks could draw images of",
+        "site 2, plain",
+        "RDLV over sigma0",
+        "prior",
+    ):
+        assert part in text, part
+    assert text.count("data:image/png;base64,") == 6, "a picture for each arm and site"
+    sheets = write_risk(folder)
+    assert sheets is not None
+    told = sheets.read_text(encoding="utf-8")
+    assert [told.count(f"<h1>Site {site}:") for site in (0, 1, 2)] == [1, 0, 1]
+    assert "In each of the 1 rounds the site trains on 1 image in 1 step of 1." in told
+    assert str(tmp_path) not in text + told
+
+
+def test_without_audits_there_is_no_risk_sheet(tmp_path: Path) -> None:
+    _, folder = run(config(tmp_path, leakage__every=0, train__rounds=1))
+    assert write_risk(folder) is None
+    assert "No update was attacked in this run" in write_report(folder).read_text(encoding="utf-8")
+
+
+ARMS = {
+    "plain": {},
+    "fed-bn": {"classifier.sends": "weights"},
+    "noise": {"classifier.noise": 5.0},
+    "dp": {"defence.name": "dp-fixed", "privacy.noise": 1.0, "classifier.norm": "group"},
+    "median": {"defence.name": "median"},
+}
+
+
+def test_every_kind_of_arm_runs_over_the_same_nodes(tmp_path: Path) -> None:
+    settings = config(tmp_path, run__arms=json.dumps(ARMS), leakage__every=0, train__rounds=2)
+    record, folder = run(settings)
+    done = {arm: cell.final() for (arm, _), cell in record.finished().items()}
+    assert set(done) == set(ARMS)
+    assert all(np.isfinite(final["auc"].score.value) for final in done.values())
+    assert np.isfinite(done["dp"]["epsilon-client"].score.value)
+    weights = {arm: load_file(folder / f"classifier-{arm}-0.safetensors")["fc.weight"] for arm in ARMS}
+    assert not np.array_equal(weights["plain"], weights["noise"])
+    assert not np.array_equal(weights["plain"], weights["median"])
+
+
+def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path) -> None:
+    wrong = config(tmp_path, split__scheme="iid", split__images="", classifier__batches="", classifier__sends="weights")
+    with pytest.raises(RunError, match="statistics of public images"):
+        run(wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"split__images": "6,4"}, "names 2 clients, split.clients = 3"),
+        ({"classifier__batches": "0,1,1"}, "numbers >= 1"),
+        ({"gan__width": 8}, "gan.width: train.task = 'classifier' does not read it"),
+        ({"defence__name": "fed-inspect"}, "reads generators"),
+        ({"attack__name": "patch"}, "attacks on generators"),
+        ({"leakage__attacks": "row-space,telepathy"}, "must be of row-space"),
+        ({"leakage__iterations": "row-space"}, "write 'attack=number'"),
+        ({"leakage__limit": 1.0}, "only leakage.probe = 'inversion'"),
+        ({"defence__name": "dp-fixed"}, "variance negative"),
+        ({"classifier__norm": "frozen", "classifier__sends": "weights"}, "same statistics"),
+        ({"leakage__sites": "3"}, "there are 3 clients"),
+        ({"train__task": "gan", "split__scheme": "iid", "split__images": ""}, "classifier.epochs: train.task = 'gan'"),
+    ],
+)
+def test_a_wrong_classifier_run_says_what_is_wrong(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        config(tmp_path, **changes)
+
+
+def test_every_audit_that_can_be_named_exists() -> None:
+    assert set(AUDITS) == set(ATTACKS)
