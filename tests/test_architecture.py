@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
         "fedsec.config",
     },
     {"fedsec.weights"},
-    {"fedsec.privacy", "fedsec.models", "fedsec.datasets"},
+    {"fedsec.privacy", "fedsec.defences", "fedsec.models", "fedsec.datasets"},
     {"fedsec.attacks", "fedsec.metrics", "fedsec.probes", "fedsec.reports"},
     {"fedsec.records", "fedsec.runs", "fedsec.experiment", "fedsec.matrix"},
     {"strategies", "clients"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import evidence, inversion, membership
+from experiments import evidence, inversion, ladder, membership
 from experiments.readings import table
 from fedsec.errors import RunError
 from fedsec.experiment import read_experiment
@@ -85,6 +85,32 @@ def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept])
     inversion.main()
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores
+    (tmp_path / "site-0.png").unlink()
+    monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept, "--png", str(tmp_path)])
+    inversion.main()
+    assert (tmp_path / "site-0.png").is_file()
+
+
+def test_the_ladder_climbs_every_rung_once_and_takes_differences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "ladder.json"
+    chosen = ["phantom", "data.modality=chest", "data.count=60", "--sites", "2", "--warm", "1", "--size", "32"]
+    chosen += ["--network", "convnet", "--rungs", "prior-only,bn-only,global", "--iterations", "2", "--json", str(kept)]
+    monkeypatch.setattr("sys.argv", ["ladder", *chosen])
+    ladder.main()
+    printed = capsys.readouterr().out
+    assert "| statistics alone | bn-only - prior-only | 2 |" in printed
+    assert "update alone" not in printed
+    scores = json.loads(kept.read_text(encoding="utf-8"))
+    assert set(scores) == {f"{rung} {site}" for rung in ("prior-only", "bn-only", "global") for site in (0, 1)}
+    assert all(len(row["ssim"]) == 1 for row in scores.values())
+    found = ladder.leak(scores, "statistics alone", "ssim")
+    assert found is not None
+    expected = [scores[f"bn-only {site}"]["ssim"][0] - scores[f"prior-only {site}"]["ssim"][0] for site in (0, 1)]
+    assert found.values == pytest.approx(expected)
+    monkeypatch.setattr(ladder, "climb", None)  # what is finished is not run again
+    ladder.main()
 
 
 def test_the_inversion_trial_has_a_line_for_every_protection(
