@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import leak_scores, placed
 from fedsec.models.networks import NETWORKS, NORMS, new_network
 from fedsec.models.training import network_arrays
-from fedsec.privacy.percentile import percentile_noise
+from fedsec.privacy.protection import PROTECTIONS, parsed
 from fedsec.probes.audit import ATTACKS, inverted
 from fedsec.probes.presets import PRESETS
 from fedsec.probes.view import Recipe, ServerView
@@ -71,10 +72,17 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
         client.fit(model, {"round": 2})
         view = client.captured
         assert view is not None
-        rng = stream(options.seed, "client", place + 1, "noise")
-        view = replace(view, after=percentile_noise(view.before, view.after, options.noise, rng))
-        found.append(Site(view, to_images(rows.pixels)))
+        found.append(protected(Site(view, to_images(rows.pixels)), f"noise={options.noise}", place, options.seed))
     return found
+
+
+def protected(site: Site, protections: str, place: int, seed: int) -> Site:
+    """The site, had it done ``protections`` to its update before it left; each draws from an address of its own."""
+    view = site.view
+    for step in parsed(protections):
+        rng = stream(seed, "client", place + 1, step.name)
+        view = replace(view, after=step(view.before, view.after, rng))
+    return replace(site, view=view)
 
 
 def attack(
@@ -95,12 +103,16 @@ def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        rows = [row for key, row in results.items() if key.split(" ")[0] == name]
+        rows = [row for key, row in results.items() if key.rsplit(" ", 1)[0] == name]
         if rows:
             cells = [_spread([row[key] for row in rows]) for key in ("psnr", "ssim", "rdlv")]
             highest, seconds = max(row["rdlv-max"] for row in rows), np.mean([row["seconds"] for row in rows])
             lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} | {highest:.2f} | {seconds:.0f} |")
     return "\n".join(lines)
+
+
+def _line(attack: str, protections: str) -> str:
+    return f"{attack} {protections}".strip()
 
 
 def _spread(values: list[float]) -> str:
@@ -121,11 +133,13 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
     results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
     for place, site in enumerate(found):
         strips = [site.truth]
-        for name in options.attacks:
-            key, kept = f"{name} {place}", options.png / f"site-{place}-{name}.npy" if options.png else None
+        for name, protections in product(options.attacks, options.protect):
+            line = _line(name, protections)
+            key, kept = f"{line} {place}", options.png / f"site-{place}-{line}.npy" if options.png else None
             if key not in results or (kept and not kept.is_file()):
                 started = time.monotonic()
-                images, told = attack(name, site, prior, public, options)
+                guarded = protected(site, protections, place, options.seed)
+                images, told = attack(name, guarded, prior, public, options)
                 seconds = time.monotonic() - started
                 results[key] = {**leak_scores(site.truth, images, prior), **told, "seconds": seconds}
                 if kept:
@@ -135,7 +149,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
             if kept:
                 strips.append(placed(site.truth, np.load(kept)))
-            say(f"site {place} {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
+            say(f"site {place} {line}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
         if options.png:
             columns = len(site.truth) if len(site.truth) > 1 else len(strips)
             sheet = grid(to_pixels(np.concatenate(strips)), columns)
@@ -165,13 +179,20 @@ def main() -> None:
     parser = site_parser(__doc__)
     parser.add_argument("--attacks", default="prior,released,bn-only,bn-update,row-space", help="of PRESETS, or these")
     parser.add_argument("--iterations", default="", help="e.g. 'released=4000,bn-update=2000'; the presets' otherwise")
+    parser.add_argument(
+        "--protect",
+        action="append",
+        help=f"NAME=STRENGTH,... of {', '.join(PROTECTIONS)}, after --noise; may be given again for more lines",
+    )
     parser.add_argument("--png", type=Path, help="folder for a strip a site (truth, then each attack) and its arrays")
     options = parser.parse_intermixed_args()
     options.attacks = options.attacks.split(",")
     pairs = [pair.split("=") for pair in options.iterations.split(",") if pair]
     options.iterations = {name: int(number) for name, number in pairs}
+    options.protect = options.protect or [""]
+    lines = [_line(name, protections) for name, protections in product(options.attacks, options.protect)]
     torch.set_num_threads(1)
-    print(table(run(options, lambda line: print(line, flush=True)), options.attacks))
+    print(table(run(options, lambda line: print(line, flush=True)), lines))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
         "fedsec.config",
     },
     {"fedsec.weights"},
-    {"fedsec.privacy", "fedsec.models", "fedsec.datasets"},
+    {"fedsec.privacy", "fedsec.defences", "fedsec.models", "fedsec.datasets"},
     {"fedsec.attacks", "fedsec.metrics", "fedsec.probes", "fedsec.reports"},
     {"fedsec.records", "fedsec.runs", "fedsec.experiment", "fedsec.matrix"},
     {"strategies", "clients"},
@@ -57,6 +57,8 @@ TORCHLESS_MODULES = {
     "strategies.detection",
     "strategies.calibration",
     "fedsec.probes.batchnorm",
+    "fedsec.probes.membership",
+    "fedsec.metrics.membership",
 }
 
 

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.consensus import consensus, shifts_onto_mean
+from fedsec.probes.descent import Reconstruction, rate_at
 from fedsec.probes.presets import PRESETS, Preset
 from fedsec.probes.replica import Replica
 from fedsec.probes.terms import OF_THE_UPDATE, PRIORS, TERMS, Observed, Scene
@@ -22,26 +23,10 @@ from fedsec.types import Images
 
 __all__ = ["PRESETS", "Canvas", "Preset", "Reconstruction", "invert"]
 
-WARM = 20
-"""Iterations over which the learning rate rises from 0."""
 NOISE = 0.3
 """Deviation of a start from noise, and of all starts but the first around a prior."""
 REGISTER = 10
 """Iterations between two registrations of the restarts."""
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """``images`` (n, c, s, s) in [-1, 1]: the iterate with the lowest ``loss`` of all restarts. ``terms``: its value of
-    each term; ``curve``: the loss of every iteration of that restart; ``restarts``: the lowest loss of each.
-
-    The term 'group' is in none of these: it says how alike the restarts are, not how well one fits."""
-
-    images: Images
-    loss: float
-    terms: dict[str, float]
-    curve: tuple[float, ...]
-    restarts: tuple[float, ...]
 
 
 class Canvas:
@@ -102,7 +87,7 @@ def invert(
     logits = torch.zeros(preset.restarts, count, replica.recipe.classes, device=replica.device, requires_grad=joint)
     moved = [canvas.moved, *([logits] if joint else [])]
     adam = torch.optim.Adam(moved, preset.lr)
-    rate = LambdaLR(adam, lambda iteration: _rate(iteration, preset.iterations))
+    rate = LambdaLR(adam, lambda iteration: rate_at(iteration, preset.iterations))
     look = _looking(replica, observed, chosen, canvas, labels if not joint else None, chunk)
     agreed = _agreeing(preset, chosen)
     rng = torch.Generator().manual_seed(address_seed(seed, "inversion", "noise"))
@@ -217,11 +202,6 @@ def _starts(replica: Replica, preset: Preset, count: int, prior: Images, seed: i
         noise = NOISE * torch.randn(shape, generator=torch.Generator().manual_seed(address_seed(seed, *address)))
         starts.append(noise if preset.start == "noise" else public + noise if restart else public)
     return torch.stack(starts)
-
-
-def _rate(iteration: int, iterations: int) -> float:
-    """Linear warm-up times a cosine to 0."""
-    return min(1, (iteration + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
 
 
 def _chosen(preset: Preset, observed: Observed) -> dict[str, float]:

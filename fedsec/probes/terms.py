@@ -158,11 +158,20 @@ def maps(scene: Scene) -> Tensor:
     return ((mine - along).square().sum(dim=1) / (mine.square().sum(dim=1) + TINY)).mean()
 
 
-def total_variation(scene: Scene) -> Tensor:
+def variation(images: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels (Rudin et al. 1992, anisotropic), mean over images."""
-    x = scene.images
-    across, down = (x[..., 1:] - x[..., :-1]).abs(), (x[..., 1:, :] - x[..., :-1, :]).abs()
+    across, down = (images[..., 1:] - images[..., :-1]).abs(), (images[..., 1:, :] - images[..., :-1, :]).abs()
     return across.mean() + down.mean()
+
+
+def excess(images: Tensor) -> Tensor:
+    """Mean squared excess over [-1, 1], mean over images."""
+    return (images - images.clamp(-1, 1)).square().mean()
+
+
+def total_variation(scene: Scene) -> Tensor:
+    """``variation`` of the images."""
+    return variation(scene.images)
 
 
 def energy(scene: Scene) -> Tensor:
@@ -171,8 +180,8 @@ def energy(scene: Scene) -> Tensor:
 
 
 def box(scene: Scene) -> Tensor:
-    """Mean squared excess over [-1, 1], mean over images."""
-    return (scene.images - scene.images.clamp(-1, 1)).square().mean()
+    """``excess`` of the images."""
+    return excess(scene.images)
 
 
 def group(scene: Scene) -> Tensor:

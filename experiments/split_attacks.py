@@ -1,0 +1,158 @@
+"""Images out of split learning's exchange: ``python -m experiments.split_attacks SOURCE [key=value ...]``.
+
+A small network is cut after ``--depths`` blocks and trained on half of the training images as plain split learning
+trains it; the attackers' auxiliary images are of the other half, less the client's own patients. One batch of
+``--images`` of the client's then goes there and back, once with BatchNorm in train mode and once in eval mode, and
+every attack of ``ATTACKS`` is given what its card says. The truth is used for scores alone: PSNR, SSIM and RDLV against
+the public prior (the mean of the test images), PSNR and SSIM in the order sent. Finished rows of ``--json`` are not run
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.split_victim import FRONTS, Hijacked, Victim
+from fedsec.config import RunConfig
+from fedsec.datasets import load
+from fedsec.defences.activations import Control
+from fedsec.experiment import parse_settings
+from fedsec.images import grid, save_png, to_images, to_pixels
+from fedsec.metrics.intervals import mean_interval
+from fedsec.metrics.similarity import psnr, rdlv, ssim
+from fedsec.probes.split import ATTACKS
+from fedsec.probes.split_view import READINGS, Means
+from fedsec.reports.results import write_whole
+from fedsec.seeds import stream
+from fedsec.types import Dataset, Images, Indices
+
+Row = dict[str, float | list[float]]
+ENLARGED = 3
+"""Sides of a pixel in the strips."""
+
+
+def tensors(data: Dataset, index: Indices) -> tuple[Tensor, Tensor]:
+    rows = data.rows(index)
+    return torch.from_numpy(to_images(rows.pixels)), torch.from_numpy(rows.labels.copy())
+
+
+class Case:
+    """One victim, its batch and what the attackers bring. Trained at the first question."""
+
+    def __init__(self, data: Dataset, depth: int, seed: int, options: argparse.Namespace) -> None:
+        order = stream(seed, "split-attacks").permutation(data.train)
+        own, others = np.split(order, [len(order) // 2])
+        self.public = others[~np.isin(data.groups[others], data.groups[own])]
+        self.data, self.seed, self.options = data, seed, options
+        control = Control(options.noise, options.no_peek)
+        images, labels = tensors(data, own)
+        self.victim = Victim(images, labels, len(data.class_names), depth, control, options.front, seed)
+        self.images, self.labels = images[: options.images], labels[: options.images]
+        test = tensors(data, data.test)
+        self.prior = test[0].mean(dim=0, keepdim=True)
+        self.victim.train(options.steps)
+        self.accuracy = self.victim.accuracy(*test)
+
+    def attacked(self, name: str, mode: str) -> tuple[Images, dict[str, float]]:
+        """Reconstructions in the order sent, and what the attack says of itself."""
+        if name == "prior":
+            return self.prior.expand_as(self.images).numpy().copy(), {}
+        train, options = mode == "train", self.options
+        view = self.victim.exchange(self.images, self.labels, train=train)
+        reading = READINGS["image" if options.front == "image" else "folded"]
+        session = Hijacked(self.victim, self.images, train=train)
+        public = tensors(self.data, self.public)[0]
+        iterations = options.iterations.get(name, 0)
+        means = Means(self.prior, public, self.victim.query(train=train), session, reading, iterations, self.seed)
+        found = ATTACKS[name](view, means)
+        return found.images, {"loss": found.loss}
+
+    def scored(self, images: Images) -> Row:
+        """Means over the batch, and its single ``ssims``; RDLV pairs images and reconstructions one to one."""
+        truth, prior = self.images.numpy(), self.prior.numpy()
+        leak = rdlv(truth, images, prior, pairing="matched")
+        near = ssim(truth, images)
+        row: Row = {"psnr": float(psnr(truth, images).mean()), "ssim": float(near.mean()), "rdlv": leak.mean}
+        return {**row, "rdlv-max": leak.max, "ssims": near.tolist(), "accuracy": self.accuracy}
+
+
+def run(options: argparse.Namespace) -> dict[str, Row]:
+    flat = {"data.source": options.source, "data.size": options.size, **parse_settings(options.settings)}
+    data = load(RunConfig.from_flat(flat).data)
+    results: dict[str, Row] = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
+    for seed, depth in itertools.product(options.seeds, options.depths):
+        case: Case | None = None
+        for mode, name in itertools.product(options.modes, options.attacks):
+            key = f"{name} depth={depth} {mode} {options.arm} seed={seed}"
+            if key not in results:
+                case = case or Case(data, depth, seed, options)
+                started = time.monotonic()
+                images, told = case.attacked(name, mode)
+                results[key] = {**case.scored(images), **told, "seconds": time.monotonic() - started}
+                if options.png:
+                    sheet = grid(to_pixels(np.concatenate([case.images.numpy(), images])), options.images)
+                    save_png(sheet.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2), options.png / f"{key}.png")
+                if options.json:
+                    write_whole(options.json, json.dumps(results, indent=1) + "\n")
+            print(key + ": " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items() if k != "ssims"), flush=True)
+    return results
+
+
+def table(results: dict[str, Row], options: argparse.Namespace) -> str:
+    """One line an attack, cut and mode; SSIM with its 95 % interval over images, all seeds together."""
+    lines = [
+        "| attack | cut | BN | images | PSNR, dB | SSIM | RDLV | highest RDLV |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for depth, mode, name in itertools.product(options.depths, options.modes, options.attacks):
+        keys = [f"{name} depth={depth} {mode} {options.arm} seed={seed}" for seed in options.seeds]
+        rows = [results[key] for key in keys if key in results]
+        if rows:
+            near = mean_interval([value for row in rows for value in row["ssims"]])  # type: ignore[union-attr]
+            level, leak = (np.mean([row[key] for row in rows]) for key in ("psnr", "rdlv"))
+            highest = max(row["rdlv-max"] for row in rows)
+            cells = [f"{level:.1f}", f"{near.mean:.2f} ({near.low:.2f} to {near.high:.2f})", f"{leak:.2f}"]
+            lines.append(f"| {name} | {depth} | {mode} | {len(near.values)} | {' | '.join(cells)} | {highest:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="'phantom', or a folder, CSV or .npz of real images")
+    parser.add_argument("settings", nargs="*", help="data.modality=chest and other keys of [data]")
+    parser.add_argument(
+        "--attacks", default="prior,white-box,decoder,unsplit,fsha,dlg,inverting-gradients,client-update"
+    )
+    parser.add_argument("--depths", default="1,2", help="blocks at the client")
+    parser.add_argument("--modes", default="train,eval", help="of BatchNorm while the batch goes there and back")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=200, help="training steps before the batch")
+    parser.add_argument("--front", default="image", choices=sorted(FRONTS), help="what enters the client half")
+    parser.add_argument("--noise", type=float, default=0.0, help="on activations, over their own standard deviation")
+    parser.add_argument("--no-peek", type=float, default=0.0, help="weight of the distance correlation")
+    parser.add_argument("--iterations", default="", help="e.g. 'fsha=4000,decoder=3000'; the attacks' own otherwise")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path, help="folder for a strip a row: the truth above the reconstructions")
+    options = parser.parse_intermixed_args()
+    options.attacks, options.modes = options.attacks.split(","), options.modes.split(",")
+    options.depths, options.seeds = (
+        [int(word) for word in text.split(",")] for text in (options.depths, options.seeds)
+    )
+    options.iterations = {k: int(v) for k, v in (pair.split("=") for pair in options.iterations.split(",") if pair)}
+    options.arm = f"{options.front} noise={options.noise:g} no-peek={options.no_peek:g}"
+    torch.set_num_threads(1)
+    print(table(run(options), options))
+
+
+if __name__ == "__main__":
+    main()
