@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import leak_scores, placed
-from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.networks import NETWORKS, NORMS, new_network
 from fedsec.models.training import network_arrays
-from fedsec.privacy.percentile import percentile_noise
-from fedsec.probes.audit import ATTACKS
+from fedsec.privacy.protection import PROTECTIONS, parsed
+from fedsec.probes.audit import ATTACKS, inverted
+from fedsec.probes.presets import PRESETS
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
@@ -52,9 +54,10 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
     order = stream(options.seed, "sites").permutation(data.train)
     own, others = np.split(order, [options.sites * options.images])
     steps = options.images // options.batch
-    recipe = Recipe(norm=options.norm, channels=data.channels, classes=len(data.class_names), size=data.size)
-    spec = NetworkSpec(recipe.network, recipe.norm, recipe.channels, recipe.classes)
-    model = list(network_arrays(new_network(spec, seed=options.seed)).values())
+    recipe = Recipe(
+        options.network, options.norm, channels=data.channels, classes=len(data.class_names), size=data.size
+    )
+    model = list(network_arrays(new_network(recipe.spec, seed=options.seed)).values())
     if options.warm:
         warm = replace(recipe, steps=options.warm, batch=WARM_BATCH)
         model, _, told = ClassifierClient(warm, data.rows(others), partition=0, seed=options.seed).fit(
@@ -69,17 +72,29 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
         client.fit(model, {"round": 2})
         view = client.captured
         assert view is not None
-        rng = stream(options.seed, "client", place + 1, "noise")
-        view = replace(view, after=percentile_noise(view.before, view.after, options.noise, rng))
-        found.append(Site(view, to_images(rows.pixels)))
+        found.append(protected(Site(view, to_images(rows.pixels)), f"noise={options.noise}", place, options.seed))
     return found
 
 
-def attack(name: str, site: Site, prior: Images, options: argparse.Namespace) -> tuple[Images, dict[str, float]]:
+def protected(site: Site, protections: str, place: int, seed: int) -> Site:
+    """The site, had it done ``protections`` to its update before it left; each draws from an address of its own."""
+    view = site.view
+    for step in parsed(protections):
+        rng = stream(seed, "client", place + 1, step.name)
+        view = replace(view, after=step(view.before, view.after, rng))
+    return replace(site, view=view)
+
+
+def attack(
+    name: str, site: Site, prior: Images, public: Rows, options: argparse.Namespace
+) -> tuple[Images, dict[str, float]]:
     """Reconstructions, and what the attack says of itself."""
     if name == "prior":
         return np.broadcast_to(prior, site.truth.shape).copy(), {}
-    return ATTACKS[name](site.view, prior, options.seed, options.iterations.get(name, 0))
+    iterations = options.iterations.get(name, 0)
+    if name in PRESETS:
+        return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations, public=public)
+    return ATTACKS[name](site.view, prior, options.seed, iterations)
 
 
 def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
@@ -88,7 +103,7 @@ def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        rows = [row for key, row in results.items() if key.split(" ")[0] == name]
+        rows = [row for key, row in results.items() if key.rsplit(" ", 1)[0] == name]
         if rows:
             cells = [_spread([row[key] for row in rows]) for key in ("psnr", "ssim", "rdlv")]
             highest, seconds = max(row["rdlv-max"] for row in rows), np.mean([row["seconds"] for row in rows])
@@ -96,29 +111,45 @@ def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
     return "\n".join(lines)
 
 
+def _line(attack: str, protections: str) -> str:
+    return f"{attack} {protections}".strip()
+
+
 def _spread(values: list[float]) -> str:
     found = mean_interval(values)
     return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
-def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def prepare(options: argparse.Namespace) -> tuple[Rows, Images, list[Site]]:
+    """The public test rows, the mean (1, c, s, s) of their images as prior, and the sites."""
     flat = {"data.source": options.source, "data.size": options.size, **parse_settings(options.settings)}
     data = load(RunConfig.from_flat(flat).data)
-    prior = to_images(data.rows(data.test).pixels).mean(axis=0, keepdims=True)
+    public = data.rows(data.test)
+    return public, to_images(public.pixels).mean(axis=0, keepdims=True), sites(data, options)
+
+
+def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    public, prior, found = prepare(options)
     results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
-    for place, site in enumerate(sites(data, options)):
+    for place, site in enumerate(found):
         strips = [site.truth]
-        for name in options.attacks:
-            key = f"{name} {place}"
-            if key not in results or options.png:
+        for name, protections in product(options.attacks, options.protect):
+            line = _line(name, protections)
+            key, kept = f"{line} {place}", options.png / f"site-{place}-{line}.npy" if options.png else None
+            if key not in results or (kept and not kept.is_file()):
                 started = time.monotonic()
-                images, told = attack(name, site, prior, options)
+                guarded = protected(site, protections, place, options.seed)
+                images, told = attack(name, guarded, prior, public, options)
                 seconds = time.monotonic() - started
                 results[key] = {**leak_scores(site.truth, images, prior), **told, "seconds": seconds}
-                strips.append(placed(site.truth, images))
+                if kept:
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    np.save(kept, images)
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
-            say(f"site {place} {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
+            if kept:
+                strips.append(placed(site.truth, np.load(kept)))
+            say(f"site {place} {line}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
         if options.png:
             columns = len(site.truth) if len(site.truth) > 1 else len(strips)
             sheet = grid(to_pixels(np.concatenate(strips)), columns)
@@ -126,28 +157,42 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
     return results
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def site_parser(description: str | None) -> argparse.ArgumentParser:
+    """What decides the sites."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="'phantom', or a folder, CSV or .npz of real images")
     parser.add_argument("settings", nargs="*", help="data.modality=chest and other keys of [data]")
-    parser.add_argument("--attacks", default="prior,released,bn-only,bn-update,row-space", help="of PRESETS, or these")
     parser.add_argument("--sites", type=int, default=8)
     parser.add_argument("--images", type=int, default=1, help="a site's training images")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--norm", default="batch", choices=["batch", "frozen", "group", "layer", "none"])
+    parser.add_argument("--network", default="resnet18", choices=list(NETWORKS))
+    parser.add_argument("--norm", default="batch", choices=list(NORMS))
     parser.add_argument("--warm", type=int, default=60, help="steps of the global model before the round")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--iterations", default="", help="e.g. 'released=4000,bn-update=2000'; the presets' otherwise")
     parser.add_argument("--noise", type=float, default=0.0, help="sigma0: noise over the update's 95th percentile")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path, help="folder for a strip a site: the truth, then each attack")
+    parser.add_argument("--json", type=Path, help="where finished results are kept; they are not made again")
+    return parser
+
+
+def main() -> None:
+    parser = site_parser(__doc__)
+    parser.add_argument("--attacks", default="prior,released,bn-only,bn-update,row-space", help="of PRESETS, or these")
+    parser.add_argument("--iterations", default="", help="e.g. 'released=4000,bn-update=2000'; the presets' otherwise")
+    parser.add_argument(
+        "--protect",
+        action="append",
+        help=f"NAME=STRENGTH,... of {', '.join(PROTECTIONS)}, after --noise; may be given again for more lines",
+    )
+    parser.add_argument("--png", type=Path, help="folder for a strip a site (truth, then each attack) and its arrays")
     options = parser.parse_intermixed_args()
     options.attacks = options.attacks.split(",")
     pairs = [pair.split("=") for pair in options.iterations.split(",") if pair]
     options.iterations = {name: int(number) for name, number in pairs}
+    options.protect = options.protect or [""]
+    lines = [_line(name, protections) for name, protections in product(options.attacks, options.protect)]
     torch.set_num_threads(1)
-    print(table(run(options, lambda line: print(line, flush=True)), options.attacks))
+    print(table(run(options, lambda line: print(line, flush=True)), lines))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,8 @@ class RoundStrategy(Strategy):
         weighing = self.weigh(number, fits)
         shares = np.array([weighing.weights[fit.partition] for fit in fits])
         if self.config.defence.bound:  # a scaled update does its harm in one round, before any track record
-            return weighted_sum(updates, shares * within(updates, self.config.defence.bound)), weighing
+            rows = list(updates)
+            return weighted_sum(rows, shares * within(rows, self.config.defence.bound)), weighing
         return mean(updates, shares), weighing
 
     @property

@@ -21,8 +21,8 @@ LAYERS: list[set[str]] = [
         "fedsec.config",
     },
     {"fedsec.weights"},
-    {"fedsec.privacy", "fedsec.models", "fedsec.datasets"},
-    {"fedsec.attacks", "fedsec.metrics", "fedsec.probes", "fedsec.defences", "fedsec.reports"},
+    {"fedsec.privacy", "fedsec.defences", "fedsec.models", "fedsec.datasets"},
+    {"fedsec.attacks", "fedsec.metrics", "fedsec.probes", "fedsec.reports"},
     {"fedsec.records", "fedsec.runs", "fedsec.experiment", "fedsec.matrix"},
     {"strategies", "clients"},
     {"fedsec.server_app", "fedsec.client_app"},
@@ -57,6 +57,8 @@ TORCHLESS_MODULES = {
     "strategies.detection",
     "strategies.calibration",
     "fedsec.probes.batchnorm",
+    "fedsec.probes.membership",
+    "fedsec.metrics.membership",
 }
 
 

@@ -6,16 +6,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments import evidence, inversion
+from experiments import evidence, inversion, ladder, membership
 from experiments.readings import table
 from fedsec.errors import RunError
 from fedsec.experiment import read_experiment
+from fedsec.images import to_images
 from fedsec.matrix import read_matrix
+from fedsec.models.shadows import Regime
+from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import check_promises
 from fedsec.reports.runlog import read
 from fedsec.seeds import stream
+from tests.metrics.samples import lesions
+from tests.probes.rounds import SMALL, trained
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,3 +85,90 @@ def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept])
     inversion.main()
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores
+    (tmp_path / "site-0.png").unlink()
+    monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept, "--png", str(tmp_path)])
+    inversion.main()
+    assert (tmp_path / "site-0.png").is_file()
+
+
+def test_the_ladder_climbs_every_rung_once_and_takes_differences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "ladder.json"
+    chosen = ["phantom", "data.modality=chest", "data.count=60", "--sites", "2", "--warm", "1", "--size", "32"]
+    chosen += ["--network", "convnet", "--rungs", "prior-only,bn-only,global", "--iterations", "2", "--json", str(kept)]
+    monkeypatch.setattr("sys.argv", ["ladder", *chosen])
+    ladder.main()
+    printed = capsys.readouterr().out
+    assert "| statistics alone | bn-only - prior-only | 2 |" in printed
+    assert "update alone" not in printed
+    scores = json.loads(kept.read_text(encoding="utf-8"))
+    assert set(scores) == {f"{rung} {site}" for rung in ("prior-only", "bn-only", "global") for site in (0, 1)}
+    assert all(len(row["ssim"]) == 1 for row in scores.values())
+    found = ladder.leak(scores, "statistics alone", "ssim")
+    assert found is not None
+    expected = [scores[f"bn-only {site}"]["ssim"][0] - scores[f"prior-only {site}"]["ssim"][0] for site in (0, 1)]
+    assert found.values == pytest.approx(expected)
+    monkeypatch.setattr(ladder, "climb", None)  # what is finished is not run again
+    ladder.main()
+
+
+def test_the_inversion_trial_has_a_line_for_every_protection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["phantom", "data.modality=chest", "data.count=60", "--sites", "1", "--warm", "1", "--attacks", "prior"]
+    kept = ["--protect", "prune=0.9", "--protect", "local-statistics=1,noise=0.5", "--json", str(tmp_path / "s.json")]
+    monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept, "--noise", "0.1"])
+    inversion.main()
+    scores = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert set(scores) == {"prior prune=0.9 0", "prior local-statistics=1,noise=0.5 0"}
+    assert "| prior prune=0.9 | 1 |" in capsys.readouterr().out
+
+
+def test_protected_sites_send_what_the_protection_says() -> None:
+    view = trained(SMALL).view
+    site = inversion.Site(view, to_images(lesions(1, "protected", channels=1, size=32).pixels))
+    bare = inversion.protected(site, "local-statistics=1", 0, 0)
+    assert site.view.statistics
+    assert not bare.view.statistics
+    noised = percentile_noise(view.before, view.after, 0.5, stream(0, "client", 1, "noise"))
+    found = inversion.protected(site, "noise=0.5", 0, 0).view.after
+    assert all(np.array_equal(found[name], noised[name]) for name in noised)
+
+
+def test_the_membership_trial_keeps_a_file_a_model_and_prints_every_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(membership, "REGIMES", {"short": Regime(1), "federated": Regime(2, clients=2, local=1)})
+    chosen = ["membership", "phantom", "data.modality=chest", "data.count=48", "--models", "12", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*chosen, "--regimes", "short,federated"])
+    membership.main()
+    printed = capsys.readouterr().out
+    for regime in ("short", "federated"):
+        for attack in ("loss", "lira-online", "lira-offline"):
+            assert f"| {regime} | {attack} | 12 | " in printed
+    assert "strangers: an FPR of 0.1 % needs at least 1000" in printed
+    assert len(list(tmp_path.glob("*.json"))) == 24
+    monkeypatch.setattr(membership, "trained", None)  # what is finished is not trained again
+    membership.main()
+
+
+def test_the_membership_trial_of_generators_attacks_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(membership, "GENERATORS", {"few": (6, 1)})
+    monkeypatch.setattr(membership, "DRAWN", 8)
+    monkeypatch.setattr(membership, "WIDTH", 4)
+    monkeypatch.setattr(membership, "FEATURE_STEPS", 1)
+    chosen = ["membership", "phantom", "data.modality=chest", "data.count=48", "--models", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*chosen, "--generators", "--regimes", "few"])
+    membership.main()
+    printed = capsys.readouterr().out
+    for attack in ("nearest-sample", "nearest-sample-calibrated", "logan"):
+        assert f"| few | {attack} | 2 | 6/" in printed
+
+
+def test_the_membership_trial_asks_for_enough_shadows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["membership", "phantom", "--models", "8", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        membership.main()

@@ -1,1 +1,1 @@
-"""Defences whose maths stands alone."""
+"""Defences of what leaves a site while it trains: pure maths, each with its equations named."""

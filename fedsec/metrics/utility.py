@@ -67,6 +67,26 @@ def auc(labels: Labels, shares: Features) -> float:
     return float(roc_auc_score(labels, shares, multi_class="ovr", average="macro", labels=every))
 
 
+def classified(labels: Labels, shares: Features, suffix: str = "") -> list[Score]:
+    """AUC, accuracy and balanced accuracy (mean recall of the classes present) of (n, classes) probabilities.
+
+    Without an image of each class there is no AUC, and that is its reason; without any, nothing.
+    """
+    n, best = len(labels), shares.argmax(axis=1)
+    present = np.unique(labels)
+    every = len(present) == shares.shape[1]
+    if not n:
+        names = ("auc", "accuracy", "balanced-accuracy")
+        return [Score(name + suffix, float("nan"), 0, "higher", "no held-out image") for name in names]
+    area = auc(labels, shares) if every else float("nan")
+    recalls = [float((best[labels == label] == label).mean()) for label in present]
+    return [
+        Score("auc" + suffix, area, n, "higher", "" if every else "the held-out images lack a class"),
+        Score("accuracy" + suffix, float((best == labels).mean()), n, "higher"),
+        Score("balanced-accuracy" + suffix, float(np.mean(recalls)), n, "higher"),
+    ]
+
+
 def _obstacle(train: Rows, test: Rows, synthetic: Rows | None, n: int, classes: int) -> str:
     available = np.bincount(train.labels, minlength=classes)
     if n < 1 or n > available.min():

@@ -47,12 +47,14 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 @dataclass(frozen=True)
 class NetworkSpec:
     """``norm``: 'batch' takes each batch's own statistics while training and keeps a running average of them, 'frozen'
-    uses the running ones it was given (BN in eval mode), the others keep none."""
+    uses the running ones it was given (BN in eval mode), the others keep none. ``width``: channels of a convnet's first
+    convolution; a ResNet-18 has its own."""
 
     network: Literal["resnet18", "convnet"] = "resnet18"
     norm: Norm = "batch"
     channels: int = 1
     classes: int = 2
+    width: int = 32
 
 
 class ConvNet(nn.Module):
@@ -84,7 +86,7 @@ def _resnet18(spec: NetworkSpec, norm: Callable[[int], nn.Module]) -> nn.Module:
 
 NETWORKS: dict[str, Callable[[NetworkSpec, Callable[[int], nn.Module]], nn.Module]] = {
     "resnet18": _resnet18,
-    "convnet": lambda spec, norm: ConvNet(spec.channels, spec.classes, norm),
+    "convnet": lambda spec, norm: ConvNet(spec.channels, spec.classes, norm, spec.width),
 }
 
 
@@ -99,12 +101,18 @@ def build_network(spec: NetworkSpec, *, norm: Callable[[int], nn.Module] | None 
 
 
 def new_network(spec: NetworkSpec, *, seed: int) -> nn.Module:
-    """The network in train mode with weights from ``seed`` alone: He et al. (2015) by fan-out, as torchvision's."""
-    rng = torch.Generator().manual_seed(address_seed(seed, "network"))
-    net = build_network(spec)
+    """The network in train mode with weights from ``seed`` alone."""
+    return drawn(build_network(spec), seed=address_seed(seed, "network"))
+
+
+def drawn(net: nn.Module, *, seed: int) -> nn.Module:
+    """``net`` in train mode, its weights drawn anew: He et al. (2015) by fan-out, as torchvision's; biases zero."""
+    rng = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=rng)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             nn.init.uniform_(module.weight, -bound, bound, generator=rng)

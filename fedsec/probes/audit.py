@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedsec.config import RunConfig
-from fedsec.probes.inversion import PRESETS, invert
-from fedsec.probes.labels import only_label
+from fedsec.images import to_images
+from fedsec.probes.inversion import invert
+from fedsec.probes.labels import label_counts, only_label, replies
+from fedsec.probes.presets import PRESETS
 from fedsec.probes.released import ITERATIONS, released
 from fedsec.probes.replica import Replica
 from fedsec.probes.terms import OF_THE_UPDATE, observe
 from fedsec.probes.upstream import nearest_maps
 from fedsec.probes.view import Recipe, ServerView
-from fedsec.types import Images
+from fedsec.types import Images, Rows
 
 Told = dict[str, float]
 """What an attack says of itself."""
@@ -42,22 +45,35 @@ def recipe_of(config: RunConfig, *, partition: int, images: int, channels: int, 
     )
 
 
-def inverted(view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0) -> tuple[Images, Told]:
+def inverted(
+    view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0, public: Rows | None = None
+) -> tuple[Images, Told]:
     """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
-    which 'row-space' can read no maps gives the prior, with ``maps`` 0. The label of one image is read from the view,
-    those of several are optimised with the images."""
+    which 'row-space' can read no maps gives the prior, with ``maps`` 0. Labels as ``known_labels`` reads them."""
     chosen = PRESETS[preset] if not iterations else replace(PRESETS[preset], iterations=iterations)
     replica = Replica(view.recipe, view.before)
     maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
     if maps is None and "maps" in chosen.terms:
         return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
     trains = any(name in OF_THE_UPDATE for name in chosen.terms)
-    known = torch.tensor([only_label(view)]) if trains and view.examples == 1 else None
+    known = known_labels(view, replica, public) if trains else None
     found = invert(
         replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
     )
     told = {"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}
     return found.images, {"loss": found.loss, **told}
+
+
+def known_labels(view: ServerView, replica: Replica, public: Rows | None) -> Tensor | None:
+    """The labels that the last bias gives away: of one image exactly; of one batch the counts, in rising order, where
+    there are ``public`` images of every class to calibrate by (fedsec.probes.labels). None otherwise, as in rounds of
+    several steps, where counts do not say which step an image was in: labels are then optimised with the images."""
+    if view.examples == 1:
+        return torch.tensor([only_label(view)])
+    if public is None or view.recipe.steps > 1 or view.examples > view.recipe.batch:
+        return None
+    counts = label_counts(view, replies(replica, to_images(public.pixels), public.labels))
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
 def _preset(name: str) -> Attack:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedsec.models.losses import gradient_penalty
 from fedsec.probes.batchnorm import ProbeError
-from fedsec.probes.inversion import Reconstruction
+from fedsec.probes.descent import Reconstruction
 from fedsec.probes.split_learned import BATCH, Decoder
 from fedsec.probes.split_view import Means, SplitView, fresh
 from fedsec.seeds import address_seed, stream

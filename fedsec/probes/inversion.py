@@ -1,90 +1,36 @@
-"""Images from one update: a preset says which terms are minimised, from where and how. PRESETS is the index."""
+"""Images from one update by optimisation, from several starts at once; fedsec.probes.presets says which and how."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import grad_and_value, vmap
+from torch.optim.lr_scheduler import LambdaLR
 
 from fedsec.probes.batchnorm import ProbeError
+from fedsec.probes.consensus import consensus, shifts_onto_mean
+from fedsec.probes.descent import Reconstruction, rate_at
+from fedsec.probes.presets import PRESETS, Preset
 from fedsec.probes.replica import Replica
 from fedsec.probes.terms import OF_THE_UPDATE, PRIORS, TERMS, Observed, Scene
 from fedsec.seeds import address_seed
 from fedsec.types import Images
 
-WARM = 20
-"""Iterations over which the learning rate rises from 0."""
+__all__ = ["PRESETS", "Canvas", "Preset", "Reconstruction", "invert"]
 
-
-@dataclass(frozen=True)
-class Preset:
-    """``terms``: weight of each. ``pixels``: what is optimised, the pixels or their spectrum scaled by 1/f, in which
-    coarse structure moves first. ``signed``: Adam is given the gradient's sign. The rate falls as a cosine to 0."""
-
-    source: str
-    terms: Mapping[str, float] = field(default_factory=dict)
-    iterations: int = 1000
-    lr: float = 0.1
-    signed: bool = False
-    start: Literal["noise", "prior"] = "noise"
-    pixels: Literal["pixels", "spectrum"] = "pixels"
-    targets: Literal["labels", "joint"] = "labels"
-
-
-PRESETS: dict[str, Preset] = {
-    "dlg": Preset(
-        "Zhu et al. 2019: L2 distance of gradients, images and labels optimised together; Adam in place of L-BFGS",
-        {"update-l2": 1.0},
-        targets="joint",
-    ),
-    "idlg": Preset("Zhao et al. 2020: as dlg with labels from the last layer", {"update-l2": 1.0}),
-    "inverting-gradients": Preset(
-        "Geiping et al. 2020: cosine of updates, total variation, signed Adam, images kept in range",
-        {"update-cosine": 1.0, "total-variation": 0.01, "box": 1.0},
-        signed=True,
-    ),
-    "bn-update": Preset(
-        "after Hatamizadeh et al. 2023, with an update term that has a gradient and statistics corrected for the steps",
-        {"update-layers": 1.0, "statistics": 1.0, "total-variation": 0.02, "box": 10.0},
-        lr=0.05,
-        start="prior",
-        pixels="spectrum",
-    ),
-    "bn-only": Preset(
-        "Hatamizadeh et al. 2023 without the update: statistics and a prior",
-        {"statistics": 1.0, "total-variation": 0.02, "box": 10.0},
-        lr=0.05,
-        start="prior",
-        pixels="spectrum",
-    ),
-    "row-space": Preset(
-        "ours: the maps that fedsec.probes.rowspace reads off the update, and the statistics where they were sent",
-        {"maps": 1.0, "statistics": 0.1, "total-variation": 0.15, "box": 10.0},
-        iterations=1500,
-        lr=0.05,
-        start="prior",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """``images`` (n, c, s, s) in [-1, 1]: the iterate with the lowest ``loss``. ``terms``: its value of each term;
-    ``curve``: the loss of every iteration."""
-
-    images: Images
-    loss: float
-    terms: dict[str, float]
-    curve: tuple[float, ...]
+NOISE = 0.3
+"""Deviation of a start from noise, and of all starts but the first around a prior."""
+REGISTER = 10
+"""Iterations between two registrations of the restarts."""
 
 
 class Canvas:
-    """What an optimiser moves, and the images it stands for."""
+    """What an optimiser moves, and the images it stands for; any leading axes."""
 
     def __init__(self, images: Tensor, pixels: str) -> None:
         self.spectral, self.size = pixels == "spectrum", images.shape[-1]
@@ -94,12 +40,25 @@ class Canvas:
             images = torch.view_as_real(torch.fft.rfft2(images, norm="ortho") / self.falloff)
         self.moved = images.clone().contiguous().requires_grad_(True)
 
-    def images(self) -> Tensor:
+    def images(self, moved: Tensor | None = None) -> Tensor:
+        """Of ``moved``, which is a part of the canvas's own, or of all."""
+        moved = self.moved if moved is None else moved
         if not self.spectral:
-            return self.moved
-        waves = torch.view_as_complex(self.moved) * self.falloff
+            return moved
+        waves = torch.view_as_complex(moved) * self.falloff
         images: Tensor = torch.fft.irfft2(waves, s=(self.size, self.size), norm="ortho")
         return images
+
+
+@dataclass
+class Pass:
+    """One iteration of all restarts: gradients as the canvas is (and the logits, where they are moved), and per restart
+    the loss without the term 'group', each term, and the images."""
+
+    slopes: list[Tensor]
+    loss: Tensor
+    values: dict[str, Tensor]
+    images: Tensor
 
 
 def invert(
@@ -111,80 +70,150 @@ def invert(
     labels: Tensor | None,
     prior: Images,
     seed: int,
+    chunk: int | None = None,
     say: Callable[[int, float], None] = lambda iteration, loss: None,
 ) -> Reconstruction:
     """Reconstruct ``count`` images. ``prior`` (c, s, s) or (1, c, s, s): a public image to start from.
 
-    The best iterate is chosen by the loss alone; an iterate whose loss is not finite is passed over, and a run without
-    a finite one raises FloatingPointError. Errors: ProbeError when none of what the preset matches was observed.
+    ``chunk``: restarts in one vectorised pass; fewer need less memory, all (None) are fastest, 1 is a loop.
+    The best iterate of the best restart is chosen by the loss alone; an iterate whose loss is not finite is passed
+    over, and a run without a finite one raises FloatingPointError. Errors: ProbeError when none of what the preset
+    matches was observed.
     """
     chosen = _chosen(preset, observed)
-    rng = torch.Generator().manual_seed(address_seed(seed, "inversion"))
-    shape = (count, replica.recipe.channels, replica.recipe.size, replica.recipe.size)
-    first = torch.from_numpy(np.array(np.broadcast_to(prior, shape), np.float32))
-    if preset.start == "noise":
-        first = 0.3 * torch.randn(shape, generator=rng)
+    first = _starts(replica, preset, count, prior, seed)
     canvas = Canvas(first.to(replica.device), preset.pixels)
-    logits = torch.zeros(count, replica.recipe.classes, device=replica.device, requires_grad=True)
     joint = preset.targets == "joint" or labels is None
+    logits = torch.zeros(preset.restarts, count, replica.recipe.classes, device=replica.device, requires_grad=joint)
     moved = [canvas.moved, *([logits] if joint else [])]
-
-    def look() -> tuple[Tensor, dict[str, Tensor]]:
-        images = canvas.images()
-        targets = torch.softmax(logits, dim=1) if joint or labels is None else labels
-        scene = Scene(replica, observed, images, targets)
-        if any(name in OF_THE_UPDATE for name in chosen):
-            _ = scene.trained
-        return images, {name: TERMS[name](scene) for name in chosen}
-
-    return descend(moved, look, chosen, lr=preset.lr, iterations=preset.iterations, signed=preset.signed, say=say)
-
-
-def descend(
-    moved: Sequence[Tensor],
-    look: Callable[[], tuple[Tensor, dict[str, Tensor]]],
-    weights: Mapping[str, float],
-    *,
-    lr: float,
-    iterations: int,
-    signed: bool = False,
-    say: Callable[[int, float], None] = lambda iteration, loss: None,
-) -> Reconstruction:
-    """Adam on ``moved``, warmed up over WARM iterations, then along a cosine to 0.
-
-    ``look()``: the images as they are now, and each term's value; the loss is their sum by ``weights``. ``signed``:
-    Adam is given the gradient's sign. The best iterate is that of least loss; FloatingPointError without a finite one.
-    """
-    adam = torch.optim.Adam(moved, lr)
-    best, curve = (math.inf, torch.empty(0), dict[str, float]()), []
-    for iteration in range(iterations):
-        rate = min(1, (iteration + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
-        adam.param_groups[0]["lr"] = lr * rate
-        images, values = look()
-        loss = torch.stack([weight * values[name] for name, weight in weights.items()]).sum()
-        gradients = torch.autograd.grad(loss, moved, allow_unused=True)
-        for tensor, gradient in zip(moved, gradients, strict=True):
-            tensor.grad = gradient if gradient is None or not signed else gradient.sign()
-        number = float(loss.detach())
-        curve.append(number)
-        if number < best[0]:
-            best = (number, images.detach().clone(), {name: float(value.detach()) for name, value in values.items()})
+    adam = torch.optim.Adam(moved, preset.lr)
+    rate = LambdaLR(adam, lambda iteration: rate_at(iteration, preset.iterations))
+    look = _looking(replica, observed, chosen, canvas, labels if not joint else None, chunk)
+    agreed = _agreeing(preset, chosen)
+    rng = torch.Generator().manual_seed(address_seed(seed, "inversion", "noise"))
+    best = _Best(first)
+    for iteration in range(preset.iterations):
+        seen = look(moved, agreed(iteration, canvas))
+        best.take(seen)
+        for tensor, slope in zip(moved, seen.slopes, strict=True):
+            tensor.grad = slope.sign() if preset.signed else slope
         adam.step()
-        say(iteration + 1, number)
-    if not math.isfinite(best[0]):
-        raise FloatingPointError("no iterate of the inversion had a finite loss")
-    return Reconstruction(best[1].clamp(-1, 1).cpu().numpy(), best[0], best[2], tuple(curve))
+        if preset.noise:
+            shaken = preset.noise * rate.get_last_lr()[0] * torch.randn(canvas.moved.shape, generator=rng)
+            canvas.moved.data += shaken.to(replica.device)
+        rate.step()
+        say(iteration + 1, float(seen.loss.min()))
+    return best.reconstruction()
+
+
+class _Best:
+    """The lowest loss of each restart so far, with its images and terms, and every loss."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.loss = [math.inf] * len(images)
+        self.images = list(images)
+        self.terms: list[dict[str, float]] = [{} for _ in images]
+        self.curves: list[list[float]] = [[] for _ in images]
+
+    def take(self, seen: Pass) -> None:
+        for restart, number in enumerate(seen.loss.tolist()):
+            self.curves[restart].append(number)
+            if number < self.loss[restart]:
+                self.loss[restart], self.images[restart] = number, seen.images[restart].detach().clone()
+                self.terms[restart] = {name: float(value[restart]) for name, value in seen.values.items()}
+
+    def reconstruction(self) -> Reconstruction:
+        least = min(range(len(self.loss)), key=lambda restart: self.loss[restart])
+        if not math.isfinite(self.loss[least]):
+            raise FloatingPointError("no iterate of the inversion had a finite loss")
+        images = self.images[least].clamp(-1, 1).cpu().numpy()
+        return Reconstruction(images, self.loss[least], self.terms[least], tuple(self.curves[least]), tuple(self.loss))
+
+
+def _looking(
+    replica: Replica,
+    observed: Observed,
+    chosen: dict[str, float],
+    canvas: Canvas,
+    labels: Tensor | None,
+    chunk: int | None,
+) -> Callable[[list[Tensor], Tensor | None], Pass]:
+    """The function that takes all restarts, and what they agree on, to one Pass."""
+
+    def value(one: list[Tensor], group: Tensor | None) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor], Tensor]]:
+        images = canvas.images(one[0])
+        targets = torch.softmax(one[1], dim=1) if labels is None else labels
+        scene = Scene(replica, observed, images, targets, group)
+        if any(name in OF_THE_UPDATE for name in chosen):
+            _ = scene.matched
+        values = {name: TERMS[name](scene) for name in chosen if name != "group"}
+        loss = torch.stack([chosen[name] * value for name, value in values.items()]).sum()
+        total = loss if group is None else loss + chosen["group"] * TERMS["group"](scene)
+        return total, (loss, values, images)
+
+    def alone(moved: list[Tensor], group: Tensor | None) -> Pass:
+        """One restart after the other."""
+        passes = []
+        for restart in range(len(moved[0])):
+            one = [tensor[restart].detach().requires_grad_(True) for tensor in moved]
+            total, told = value(one, group)
+            slopes = torch.autograd.grad(total, one, materialize_grads=True)
+            passes.append((slopes, *told))
+        slopes, losses, values, images = zip(*passes, strict=True)
+        each = {name: torch.stack([found[name].detach() for found in values]) for name in values[0]}
+        return Pass(
+            [torch.stack(part) for part in zip(*slopes, strict=True)],
+            torch.stack(losses).detach(),
+            each,
+            torch.stack(images),
+        )
+
+    def together(moved: list[Tensor], group: Tensor | None) -> Pass:
+        inner = vmap(grad_and_value(value, has_aux=True), in_dims=(0, None), chunk_size=chunk)
+        slopes, (_, (losses, values, images)) = inner([tensor.detach() for tensor in moved], group)
+        return Pass(slopes, losses, values, images)
+
+    return lambda moved, group: (alone if chunk == 1 or len(moved[0]) == 1 else together)(moved, group)
+
+
+def _agreeing(preset: Preset, chosen: dict[str, float]) -> Callable[[int, Canvas], Tensor | None]:
+    """The function that says what the restarts agree on in an iteration; None where 'group' has no part in it."""
+    begins = math.ceil(preset.group_from * preset.iterations)
+    latest: list[np.ndarray] = []
+
+    def agreed(iteration: int, canvas: Canvas) -> Tensor | None:
+        if "group" not in chosen or iteration < begins:
+            return None
+        images = canvas.images().detach()
+        if (iteration - begins) % REGISTER == 0:
+            latest[:] = [shifts_onto_mean(images)]
+        return consensus(images, latest[0])
+
+    return agreed
+
+
+def _starts(replica: Replica, preset: Preset, count: int, prior: Images, seed: int) -> Tensor:
+    """(restarts, count, c, s, s), the same for a restart however many there are."""
+    shape = (count, replica.recipe.channels, replica.recipe.size, replica.recipe.size)
+    public = torch.from_numpy(np.array(np.broadcast_to(prior, shape), np.float32))
+    starts = []
+    for restart in range(preset.restarts):
+        address = ("inversion", restart) if restart else ("inversion",)
+        noise = NOISE * torch.randn(shape, generator=torch.Generator().manual_seed(address_seed(seed, *address)))
+        starts.append(noise if preset.start == "noise" else public + noise if restart else public)
+    return torch.stack(starts)
 
 
 def _chosen(preset: Preset, observed: Observed) -> dict[str, float]:
     """The preset's terms that can be computed. Priors alone are a choice, but never what is left of another."""
     wanted = {name: weight for name, weight in preset.terms.items() if weight}
-    usable = {name: weight for name, weight in wanted.items() if _usable(name, observed)}
-    if not usable or (set(usable) <= set(PRIORS) and not set(wanted) <= set(PRIORS)):
+    usable = {name: weight for name, weight in wanted.items() if _usable(name, preset, observed)}
+    if not set(usable) - {"group"} or (set(usable) <= set(PRIORS) and not set(wanted) <= set(PRIORS)):
         missing = ", ".join(name for name in wanted if name not in usable) or "any term"
         raise ProbeError(f"nothing to hold images against: {missing} was not observed; take a preset of other terms")
     return usable
 
 
-def _usable(name: str, observed: Observed) -> bool:
-    return (name != "statistics" or bool(observed.moments)) and (name != "maps" or observed.maps is not None)
+def _usable(name: str, preset: Preset, observed: Observed) -> bool:
+    there = {"statistics": bool(observed.moments), "maps": observed.maps is not None, "group": preset.restarts > 1}
+    return there.get(name, True)

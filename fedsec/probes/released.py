@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from fedsec.probes.batchnorm import recovered
 from fedsec.probes.replica import Replica, Weights
@@ -48,8 +49,8 @@ def released(
     inner = Replica(recipe, view.before, device=device)
     weights: Weights = inner.weights
     adam = torch.optim.Adam([images, told], LR, betas=(0.9, 0.9))
-    for iteration in range(iterations):
-        adam.param_groups[0]["lr"] = LR * _rate(iteration, iterations)
+    rate = LambdaLR(adam, lambda iteration: _rate(iteration, iterations))
+    for _ in range(iterations):
         moments = after.logits(after.weights, images)[1]
         pairs = [(a, b) for seen, aim in zip(moments, aims, strict=True) for a, b in zip(seen, aim, strict=True)]
         matched = torch.stack([torch.linalg.vector_norm(a - b) for a, b in pairs]).sum()
@@ -63,6 +64,7 @@ def released(
         }
         images.grad, told.grad = slopes[0], slopes[1]
         adam.step()
+        rate.step()
     return _stretched(images.detach()).cpu().numpy()
 
 

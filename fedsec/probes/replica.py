@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from fedsec.models.networks import build_network
+from fedsec.probes.convolved import Tapped
 from fedsec.probes.view import Recipe
 from fedsec.weights import COUNTERS, STATISTICS
 
@@ -61,6 +63,9 @@ class Replica:
             for name, value in state.items()
             if name.rsplit(".", 1)[-1] not in COUNTERS
         }
+        for name, module in list(self.network.named_modules()):
+            if isinstance(module, nn.Conv2d):
+                self.network.set_submodule(name, Tapped.of(module))
         missing, extra = self.network.load_state_dict(tensors, strict=False)
         unread = (*COUNTERS, *(STATISTICS if recipe.norm == "batch" else ()))  # by a train-mode pass
         lacking = [name for name in missing if name.rsplit(".", 1)[-1] not in unread]
@@ -69,6 +74,7 @@ class Replica:
         self.network.train().to(device).requires_grad_(False)
         self.weights: Weights = {name: value.detach() for name, value in self.network.named_parameters()}
         self.modules = dict(self.network.named_modules())
+        self.taps = {name: module for name, module in self.modules.items() if isinstance(module, Tapped)}
         self.watched = [module for module in self.network.modules() if isinstance(module, Watched)]
 
     def logits(self, weights: Weights, images: Tensor) -> tuple[Tensor, list[BatchMoments]]:
@@ -126,6 +132,20 @@ class Replica:
         self._pass_zeros(handles)
         return found
 
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What comes out of every convolution of one image: (channels, height, width)."""
+        found: dict[str, tuple[int, ...]] = {}
+        handles = []
+        for name, conv in self.taps.items():
+
+            def record(conv: Any, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+                found[name] = tuple(output.shape[1:])
+
+            handles.append(conv.register_forward_hook(record))
+        self._pass_zeros(handles)
+        return found
+
     def _pass_zeros(self, handles: Sequence[RemovableHandle]) -> None:
         """One pass of two black images for the hooks to see shapes by; then they are removed."""
         recipe = self.recipe
@@ -148,15 +168,15 @@ def local_update(
 
     def loss(weights: Weights, images: Tensor, targets: Tensor) -> tuple[Tensor, list[BatchMoments]]:
         logits, seen = replica.logits(weights, images)
-        return F.cross_entropy(logits, targets), seen
+        return -recipe.lr * F.cross_entropy(logits, targets), seen
 
-    moved = {name: torch.zeros_like(value) for name, value in replica.weights.items()}
+    moved: Weights = {}
     velocity: Weights = {}
     moments = []
     for images, targets in batches:
-        weights = {name: replica.weights[name] + change for name, change in moved.items()}
+        weights = {name: value + moved[name] if moved else value for name, value in replica.weights.items()}
         gradient, seen = torch.func.grad(loss, has_aux=True)(weights, images, targets)
         moments.append(seen)
         velocity = {name: g + recipe.momentum * velocity[name] if velocity else g for name, g in gradient.items()}
-        moved = {name: change - recipe.lr * velocity[name] for name, change in moved.items()}
+        moved = {name: moved[name] + v if moved else v for name, v in velocity.items()}
     return moved, moments

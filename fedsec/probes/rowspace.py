@@ -8,7 +8,7 @@ them: they are non-negative with many zeros, so they are the extreme rays of its
 
 Train-mode BatchNorm makes ``delta`` sum to zero over positions, so the span holds differences of patches only, one
 dimension less a step; it does not hide the maps. Plain SGD, with or without momentum, keeps all of this exact for any
-number of local steps; Adam does not.
+number of local steps; Adam does not. Gradient pruning does not hide the span either (``completion``).
 
 Ours. Related: SPEAR (Dimitrov et al. 2024: low rank and ReLU sparsity of fully connected layers), DAGER (Petrov et al.
 2024: span check for tokens), R-GAP (Zhu & Blaschko 2021: layer-by-layer equations for one image).
@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from scipy.optimize import linprog
 from scipy.sparse.linalg import LinearOperator, lobpcg
 
+from fedsec.probes.completion import Rows, completed_rows, pruned
 from fedsec.probes.replica import Geometry, Replica
 from fedsec.probes.view import ServerView
 from fedsec.seeds import stream
@@ -77,10 +78,20 @@ def recovered_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Iter
             continue
         if rank >= min(kernel.shape) or not 0 < np.linalg.norm(kernel) < np.inf:
             continue
-        space, gap = null_space(row_space(kernel, rank), geometry, count, centred=centred, seed=seed)
+        rows = known_rows(kernel, rank)
+        if rows is None:
+            continue
+        space, gap = null_space(rows.basis, geometry, count, centred=centred, seed=seed, seen=rows.seen)
         rays = extreme_rays(space, seed=seed) if gap > 1 / CLEAR else []
         if len(rays) == count and all(rectified(ray, alone=count == 1) for ray in rays):
             yield Maps(layer, np.stack(rays).reshape(count, *geometry.shape), gap)
+
+
+def known_rows(update: Matrix, rank: int) -> Rows | None:
+    """The row space of (out, d), with what pruning took away filled in first; None where that cannot be done."""
+    if pruned(update):
+        return completed_rows(update, rank)
+    return Rows(row_space(update, rank), np.ones(update.shape[1], bool))
 
 
 def row_space(update: Matrix, rank: int) -> Matrix:
@@ -89,11 +100,21 @@ def row_space(update: Matrix, rank: int) -> Matrix:
     return np.ascontiguousarray(rows[:rank].T)
 
 
-def null_space(basis: Matrix, geometry: Geometry, count: int, *, centred: bool, seed: int) -> tuple[Matrix, float]:
+def null_space(
+    basis: Matrix,
+    geometry: Geometry,
+    count: int,
+    *,
+    centred: bool,
+    seed: int,
+    seen: npt.NDArray[np.bool_] | None = None,
+) -> tuple[Matrix, float]:
     """(c*h*w, count) orthonormal: maps whose patches (``centred``: less their mean) lie nearest to ``basis``, and the
-    gap that sets them apart: the next direction's residual energy over theirs."""
+    gap that sets them apart: the next direction's residual energy over theirs. ``seen``: the coordinates of a patch
+    that are looked at; all where None."""
     shape, size = geometry.shape, int(np.prod(geometry.shape))
     onto = torch.from_numpy(basis)
+    looked_at = torch.from_numpy(np.ones(len(basis)) if seen is None else seen.astype(np.float64))[:, None]
     convolution = {"kernel_size": geometry.kernel, "padding": geometry.padding, "stride": geometry.stride}
 
     def centre(patches: torch.Tensor) -> torch.Tensor:
@@ -101,7 +122,7 @@ def null_space(basis: Matrix, geometry: Geometry, count: int, *, centred: bool, 
 
     def energy(columns: Matrix) -> Matrix:
         maps = torch.from_numpy(np.ascontiguousarray(columns.T)).reshape(-1, *shape)
-        patches = centre(F.unfold(maps, **convolution))
+        patches = centre(F.unfold(maps, **convolution)) * looked_at
         patches = centre(patches - onto @ (onto.T @ patches))
         folded: Matrix = F.fold(patches, shape[1:], **convolution).reshape(-1, size).numpy().T
         return folded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fedsec.probes.descent import Reconstruction
 from fedsec.probes.hijack import hijack
-from fedsec.probes.inversion import Reconstruction
 from fedsec.probes.split_learned import decoder, unsplit
 from fedsec.probes.split_matching import adaptive, adaptive_joint, client_update, dlg, inverting_gradients, white_box
 from fedsec.probes.split_view import Means, SplitView

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsec.probes.batchnorm import ProbeError
-from fedsec.probes.inversion import Reconstruction
+from fedsec.probes.descent import Reconstruction
 from fedsec.probes.split_matching import likened
 from fedsec.probes.split_view import Means, SplitView, fresh
 from fedsec.probes.terms import excess, variation

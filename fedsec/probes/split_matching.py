@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fedsec.probes.batchnorm import ProbeError
-from fedsec.probes.inversion import Preset, Reconstruction, descend
+from fedsec.probes.descent import Reconstruction, descend
+from fedsec.probes.presets import Preset
 from fedsec.probes.split_terms import SPLIT_TERMS, THROUGH_THE_SERVER, Guess, Halves
 from fedsec.probes.split_view import READINGS, Means, SplitView
 from fedsec.probes.terms import TINY

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedsec.probes.batchnorm import recovered
+from fedsec.probes.products import products
 from fedsec.probes.replica import BatchMoments, Replica, Weights, local_update
 from fedsec.probes.rowspace import Maps
 from fedsec.probes.view import ServerView
@@ -32,6 +33,11 @@ class Observed:
     moments: Sequence[BatchMoments] = ()
     layer: str = ""
     maps: Tensor | None = None
+
+    @cached_property
+    def squares(self) -> Weights:
+        """Squared norm of each tensor of the update."""
+        return {name: value.square().sum() for name, value in self.update.items()}
 
 
 def observe(view: ServerView, replica: Replica, maps: Maps | None = None) -> Observed:
@@ -57,12 +63,14 @@ def _tensor(values: npt.NDArray[np.float64], device: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Scene:
-    """One guess: ``images`` (n, c, s, s) and ``targets`` (n,) labels or (n, classes) probabilities."""
+    """One guess: ``images`` (n, c, s, s) and ``targets`` (n,) labels or (n, classes) probabilities; ``group``
+    (n, c, s, s): what several restarts agree on."""
 
     replica: Replica
     observed: Observed
     images: Tensor
     targets: Tensor
+    group: Tensor | None = None
 
     @property
     def batches(self) -> list[Tensor]:
@@ -72,6 +80,18 @@ class Scene:
     def trained(self) -> tuple[Weights, list[list[BatchMoments]]]:
         targets = torch.split(self.targets, self.replica.recipe.batch)
         return local_update(self.replica, list(zip(self.batches, targets, strict=True)))
+
+    @cached_property
+    def matched(self) -> tuple[list[tuple[Tensor, Tensor, Tensor]], list[list[BatchMoments]]]:
+        """<a, b>, <a, a> and <b, b> of each tensor, a the guess's update and b the observed one; and the moments of
+        each local step. One step needs no update for it (``fedsec.probes.products``)."""
+        aims = self.observed.update
+        if len(self.batches) == 1:
+            found, seen = products(self.replica, aims, self.images, self.targets)
+            return [(*found[name], self.observed.squares[name]) for name in found], [seen]
+        update, steps = self.trained
+        triples = [((a * aims[n]).sum(), a.square().sum(), self.observed.squares[n]) for n, a in update.items()]
+        return triples, steps
 
     @cached_property
     def entering(self) -> tuple[Tensor, list[list[BatchMoments]]]:
@@ -87,6 +107,8 @@ class Scene:
         """
         if "trained" in self.__dict__:
             steps = self.trained[1]
+        elif "matched" in self.__dict__:
+            steps = self.matched[1]
         elif self.observed.layer:
             steps = self.entering[1]
         else:
@@ -105,21 +127,18 @@ class Scene:
 
 def update_l2(scene: Scene) -> Tensor:
     """Squared distance of the updates over the observed one's squared norm (DLG, Zhu et al. 2019, scaled)."""
-    pairs = _pairs(scene)
-    return _total((a - b).square() for a, b in pairs) / _length(b for _, b in pairs).square()
+    ab, aa, bb = _sums(scene)
+    return (aa - 2 * ab + bb) / bb.clamp(min=TINY**2)
 
 
 def update_cosine(scene: Scene) -> Tensor:
     """1 - cosine of the whole updates (Geiping et al. 2020, eq. 4)."""
-    pairs = _pairs(scene)
-    lengths = _length(a for a, _ in pairs) * _length(b for _, b in pairs)
-    return 1 - _total(a * b for a, b in pairs) / lengths
+    return 1 - _cosine(*_sums(scene))
 
 
 def update_layers(scene: Scene) -> Tensor:
     """1 - cosine, tensor by tensor, averaged: small tensors count as much as large ones."""
-    cosines = [(a * b).sum() / (_length([a]) * _length([b])) for a, b in _pairs(scene)]
-    return 1 - torch.stack(cosines).mean()
+    return 1 - torch.stack([_cosine(*triple) for triple in scene.matched[0]]).mean()
 
 
 def statistics(scene: Scene) -> Tensor:
@@ -165,6 +184,12 @@ def box(scene: Scene) -> Tensor:
     return excess(scene.images)
 
 
+def group(scene: Scene) -> Tensor:
+    """Mean squared distance from what the restarts agree on, mean over images (Yin et al. 2021, eq. 11)."""
+    assert scene.group is not None
+    return (scene.images - scene.group).square().mean()
+
+
 TERMS: dict[str, Callable[[Scene], Tensor]] = {
     "update-l2": update_l2,
     "update-cosine": update_cosine,
@@ -174,17 +199,22 @@ TERMS: dict[str, Callable[[Scene], Tensor]] = {
     "total-variation": total_variation,
     "energy": energy,
     "box": box,
+    "group": group,
 }
 OF_THE_UPDATE = ("update-l2", "update-cosine", "update-layers")
-PRIORS = ("total-variation", "energy", "box")
+PRIORS = ("total-variation", "energy", "box", "group")
 
 
-def _pairs(scene: Scene) -> list[tuple[Tensor, Tensor]]:
-    return [(change, scene.observed.update[name]) for name, change in scene.trained[0].items()]
+def _sums(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+    """<a, b>, <a, a> and <b, b> of the whole updates."""
+    ab, aa, bb = (torch.stack(parts).sum() for parts in zip(*scene.matched[0], strict=True))
+    return ab, aa, bb
 
 
-def _total(parts: Iterable[Tensor]) -> Tensor:
-    return torch.stack([part.sum() for part in parts]).sum()
+def _cosine(ab: Tensor, aa: Tensor, bb: Tensor) -> Tensor:
+    """Norms are at least TINY; they have a gradient at zero."""
+    lengths: Tensor = aa.clamp(min=TINY**2).sqrt() * bb.clamp(min=TINY**2).sqrt()
+    return ab / lengths
 
 
 def _length(parts: Iterable[Tensor]) -> Tensor:

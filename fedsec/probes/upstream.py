@@ -21,8 +21,9 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 from torch import Tensor
 
 from fedsec.probes.batchnorm import Moments, recovered
+from fedsec.probes.completion import Rows
 from fedsec.probes.replica import Geometry, Replica
-from fedsec.probes.rowspace import Maps, Matrix, recovered_maps, row_space
+from fedsec.probes.rowspace import Maps, Matrix, known_rows, recovered_maps
 from fedsec.probes.view import ServerView
 
 LEFT = 1e-3
@@ -52,12 +53,13 @@ def before_stride(view: ServerView, replica: Replica, behind: Maps) -> Maps | No
     kernel = kernel.reshape(len(kernel), -1)
     count = len(behind.maps)
     rank = count * geometry.positions - 1
-    if rank >= min(kernel.shape):
+    rows = known_rows(kernel, rank) if rank < min(kernel.shape) else None
+    if rows is None:
         return None
     moments = recovered(
         view.before, view.after, steps=1, momentum=view.recipe.bn_momentum, counts=replica.counts(count)
     )[norm]
-    block = _Block.of(view, lower, norm, geometry, moments, row_space(kernel, rank))
+    block = _Block.of(view, lower, norm, geometry, moments, rows)
     solved = [block.solve(values.reshape(len(kernel), geometry.positions)) for values in behind.maps]
     if max(left for _, left in solved) > LEFT:
         return None
@@ -74,9 +76,10 @@ class _Block:
     slope: Tensor
     shift: Tensor
     basis: Tensor
+    seen: Tensor
 
     @classmethod
-    def of(cls, view: ServerView, conv: str, norm: str, geometry: Geometry, moments: Moments, basis: Matrix) -> _Block:
+    def of(cls, view: ServerView, conv: str, norm: str, geometry: Geometry, moments: Moments, rows: Rows) -> _Block:
         tensor = {
             name: torch.from_numpy(np.asarray(view.before[name], np.float64))
             for name in (f"{conv}.weight", f"{norm}.weight", f"{norm}.bias")
@@ -84,7 +87,8 @@ class _Block:
         slope = tensor[f"{norm}.weight"] / torch.from_numpy(np.sqrt(np.maximum(moments.var, 0) + EPS))
         shift = tensor[f"{norm}.bias"] - torch.from_numpy(moments.mean) * slope
         weight = tensor[f"{conv}.weight"].flatten(1)
-        return cls(geometry, weight, slope[:, None], shift[:, None], torch.from_numpy(basis))
+        seen = torch.from_numpy(rows.seen.astype(np.float64))[:, None]
+        return cls(geometry, weight, slope[:, None], shift[:, None], torch.from_numpy(rows.basis), seen)
 
     def solve(self, seen: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
         """``seen`` (out, positions): this image's map behind, up to scale -> (the map before, flat; share unexplained).
@@ -99,7 +103,7 @@ class _Block:
         kinds = {"kernel_size": geometry.kernel, "padding": geometry.padding, "stride": geometry.stride}
 
         def outside(patches: Tensor) -> Tensor:
-            return patches - self.basis @ (self.basis.T @ patches)
+            return self.seen * patches - self.basis @ (self.basis.T @ patches)
 
         def centred(patches: Tensor) -> Tensor:
             return patches - patches.mean(dim=-1, keepdim=True)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedsec.errors import RunError
-from fedsec.models.networks import NetworkSpec
+from fedsec.models.networks import NetworkSpec, Norm
 from fedsec.types import Arrays, Vector
 from fedsec.weights import COUNTERS, STATISTICS
 
@@ -28,7 +28,7 @@ class Recipe:
     """
 
     network: Literal["resnet18", "convnet"] = "resnet18"
-    norm: Literal["batch", "frozen", "group", "layer", "none"] = "batch"
+    norm: Norm = "batch"
     channels: int = 1
     classes: int = 2
     size: int = 64
@@ -40,6 +40,7 @@ class Recipe:
 
     @property
     def spec(self) -> NetworkSpec:
+        """The network's part of it."""
         return NetworkSpec(self.network, self.norm, self.channels, self.classes)
 
 

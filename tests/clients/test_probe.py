@@ -13,7 +13,8 @@ from fedsec.images import to_images
 from fedsec.metrics.similarity import ssim
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
-from fedsec.probes.audit import inverted
+from fedsec.probes.audit import inverted, known_labels
+from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe
 from fedsec.types import Images, Rows
 
@@ -92,3 +93,22 @@ def test_many_images_in_a_wide_batch_give_the_prior(chests: Rows, prior: Images)
     images, said = inverted(client.captured, "row-space", prior=prior, seed=0)
     assert said == {"maps": 0.0}
     np.testing.assert_array_equal(images, np.repeat(prior, 8, axis=0))
+
+
+def test_the_labels_of_a_batch_come_from_the_last_bias(chests: Rows) -> None:
+    labels = np.array([0, 1, 1, 1])
+    own, public = Rows(chests.pixels[:4], labels), Rows(chests.pixels[4:], np.arange(20) % 2)
+    client = ClassifierClient(Recipe(network="convnet", size=32, batch=4), own, partition=0, seed=0)
+    client.fit(start(), {"round": 1})
+    view = client.captured
+    assert view is not None
+    replica = Replica(view.recipe, view.before)
+    found = known_labels(view, replica, public)
+    assert found is not None
+    assert found.tolist() == [0, 1, 1, 1]
+    assert known_labels(view, replica, None) is None
+    images, said = inverted(
+        view, "see-through-gradients", prior=to_images(chests.pixels[:1]), seed=0, iterations=3, public=public
+    )
+    assert images.shape == (4, 1, 32, 32)
+    assert np.isfinite(said["loss"])

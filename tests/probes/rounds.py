@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsec.images import to_images
-from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.networks import new_network
 from fedsec.probes.replica import BatchMoments, Replica
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Arrays
@@ -54,7 +54,7 @@ def images_of(recipe: Recipe, n: int, *address: str) -> Tensor:
 def trained(recipe: Recipe, **changes: Any) -> Round:
     """One client's round by torch.optim.SGD from a new network; images and labels are the same at each call."""
     recipe = replace(recipe, **changes)
-    network = new_network(NetworkSpec(recipe.network, recipe.norm, recipe.channels, recipe.classes), seed=0)
+    network = new_network(recipe.spec, seed=0)
     before, n = arrays(network), recipe.batch * recipe.steps
     done = Round(
         ServerView(recipe, before, before, n), images_of(recipe, n, "round"), torch.arange(n) % recipe.classes, []

@@ -13,6 +13,7 @@ from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.inversion import PRESETS, Canvas, Preset, Reconstruction, invert
 from fedsec.probes.rowspace import recovered_maps
 from fedsec.probes.terms import TERMS, Observed, observe
+from fedsec.seeds import address_seed
 from fedsec.types import Images
 from tests.probes.rounds import SMALL, Round, disturbed, images_of, trained
 
@@ -49,7 +50,9 @@ def test_every_preset_runs_and_repeats_itself(name: str, done: Round, seen: Obse
     assert one.images.shape == tuple(done.images.shape)
     assert one.images.dtype == np.float32
     assert np.abs(one.images).max() <= 1
-    assert set(one.terms) == set(PRESETS[name].terms)
+    assert set(one.terms) == set(PRESETS[name].terms) - {"group"}
+    assert len(one.restarts) == PRESETS[name].restarts
+    assert one.loss == min(one.restarts)
     assert one.loss == min(one.curve)
     assert one.loss == pytest.approx(sum(PRESETS[name].terms[term] * value for term, value in one.terms.items()))
     assert torch.equal(torch.random.get_rng_state(), drawn)
@@ -124,6 +127,71 @@ def test_a_canvas_holds_the_images_it_was_given(size: int) -> None:
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     for pixels in ("pixels", "spectrum"):
         torch.testing.assert_close(Canvas(images, pixels).images(), images)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, None])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"update-l2": 1.0, "statistics": 1.0, "group": 1.0},
+        {"update-cosine": 1.0, "total-variation": 0.1},
+        {"maps": 1.0, "box": 1.0},
+    ],
+)
+def test_restarts_side_by_side_are_the_loops(
+    terms: dict[str, float], chunk: int | None, done: Round, seen: Observed
+) -> None:
+    """However many go through the network at once, which bounds the memory, each ends where it would alone."""
+    preset = Preset("", terms, restarts=3, lr=0.01, noise=0.1)
+    loop, found = (run(done, seen, preset, 8, chunk=size) for size in (1, chunk))
+    np.testing.assert_allclose(found.restarts, loop.restarts, rtol=1e-4)
+    np.testing.assert_allclose(found.images, loop.images, atol=1e-3)
+    np.testing.assert_allclose(found.curve, loop.curve, rtol=1e-4)
+
+
+def test_a_restart_is_the_same_however_many_there_are(done: Round, seen: Observed) -> None:
+    few, many = (run(done, seen, Preset("", {"update-cosine": 1.0}, restarts=n, lr=0.01), 4, chunk=1) for n in (1, 3))
+    assert many.restarts[0] == few.loss
+    assert len(set(many.restarts)) == 3
+    assert many.loss == min(many.restarts)
+    assert min(many.curve) == many.loss
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_several_steps_and_images_of_several_restarts(labels: bool) -> None:
+    done = trained(TINY, steps=2, batch=2, lr=0.1)
+    preset = Preset("", {"update-l2": 1.0, "statistics": 1.0}, restarts=2, lr=0.01)
+    told = done.labels if labels else None
+    loop, found = (
+        run(done, observe(done.view, done.replica), preset, 4, chunk=size, labels=told) for size in (1, None)
+    )
+    np.testing.assert_allclose(found.restarts, loop.restarts, rtol=1e-3)
+
+
+def test_what_restarts_agree_on_draws_them_together(done: Round, seen: Observed) -> None:
+    """A strong pull to the mean of two restarts, which starts at once, ends in what both are nearly."""
+    preset = Preset("", {"total-variation": 1e-6, "group": 1.0}, restarts=2, lr=0.02, group_from=0.0)
+    one, other = (images_at(done, seen, preset, weight) for weight in (1.0, 0.0))
+    assert one < 0.2 * other
+
+
+def images_at(done: Round, seen: Observed, preset: Preset, weight: float) -> float:
+    """Distance of the best restart's images from the mean of the starts."""
+    chosen = replace(preset, terms={**preset.terms, "group": weight})
+    starts = [
+        0.3 * torch.randn(done.images.shape, generator=torch.Generator().manual_seed(address_seed(0, *address)))
+        for address in (("inversion",), ("inversion", 1))
+    ]
+    found = run(done, seen, chosen, 100, chunk=1)
+    return float(np.square(found.images - torch.stack(starts).mean(dim=0).numpy()).mean())
+
+
+def test_one_restart_agrees_with_itself(done: Round, seen: Observed) -> None:
+    """The term has no part where there is nothing to compare, and alone it is nothing to hold images against."""
+    alone, without = (run(done, seen, Preset("", {"update-cosine": 1.0, **group}), 4) for group in ({"group": 1.0}, {}))
+    np.testing.assert_array_equal(alone.images, without.images)
+    with pytest.raises(ProbeError, match="nothing to hold"):
+        run(done, seen, Preset("", {"group": 1.0}, restarts=2), 3)
 
 
 def test_every_preset_is_made_of_known_terms() -> None:

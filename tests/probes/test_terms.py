@@ -25,7 +25,7 @@ def observed(done: Round) -> Observed:
 
 
 def scene(done: Round, images: Tensor, seen: Observed | None = None) -> Scene:
-    return Scene(done.replica, seen or observed(done), images, done.labels)
+    return Scene(done.replica, seen or observed(done), images, done.labels, group=torch.zeros_like(done.images))
 
 
 def guess(done: Round) -> Tensor:
@@ -148,3 +148,4 @@ def test_priors() -> None:
     assert float(TERMS["energy"](scene(done, flat))) == pytest.approx(0.25)
     assert float(TERMS["box"](scene(done, flat))) == 0
     assert float(TERMS["box"](scene(done, far))) == pytest.approx(0.25)
+    assert float(TERMS["group"](scene(done, flat))) == pytest.approx(0.25)

@@ -20,7 +20,7 @@ from tests.quick_extractor import keep_quick_extractor
 
 def test_factors_bring_rows_to_the_bound_and_leave_shorter_ones() -> None:
     rows = np.array([[3.0, 4.0], [0.0, 5.0], [30.0, 40.0], [0.0, 0.0]])
-    factors = within(rows, 2.0)
+    factors = within(list(rows), 2.0)
     assert factors == pytest.approx([1, 1, 0.2, 1])
     assert np.linalg.norm(rows * factors[:, None], axis=1).max() == pytest.approx(10)
 
