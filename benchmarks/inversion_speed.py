@@ -11,6 +11,7 @@ attack are outside. Whatever else the machine does is in the figures; the ratio 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -72,7 +73,6 @@ def ours(folder: Path, iterations: int, restarts: int) -> dict[str, float]:
 
 def theirs(folder: Path, iterations: int, restarts: int) -> dict[str, float]:
     """Runs under the other interpreter."""
-    import breaching
     import torch
 
     from fedsec.models.networks import build_network
@@ -80,6 +80,7 @@ def theirs(folder: Path, iterations: int, restarts: int) -> dict[str, float]:
     from fedsec.probes.labels import only_label
     from fedsec.probes.view import ServerView
 
+    breaching = importlib.import_module("breaching")
     view = ServerView.load(folder)
     payload, shared = payload_of(view, labels=[only_label(view)])
     network = build_network(view.recipe.spec)

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 FIRST_STEPS = 3
 """Steps at a round's start that have a loss of their own in the report: the generator is still nearly the server's."""
-AUDITS = ("row-space", "bn-only", "bn-update", "inverting-gradients", "idlg", "dlg", "released")
+AUDITS = (
+    "row-space",
+    "bn-only",
+    "bn-update",
+    "see-through-gradients",
+    "inverting-gradients",
+    "idlg",
+    "dlg",
+    "released",
+)
 """What ``leakage.attacks`` can name (``fedsec.probes.audit.ATTACKS``; a test holds the two together)."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 Product = tuple[Tensor, Tensor]
 """<a, b> and <a, a> of one tensor."""
@@ -29,7 +30,7 @@ class Convolved(torch.autograd.Function):
         if len(images) * sides[0] * sides[1] > FEW:
             return F.conv2d(images, weight, None, stride, padding)
         rows = patches(images, kernel, stride, padding).flatten(0, 1)
-        out = F.linear(rows, weight.flatten(1)).unflatten(0, (len(images), *sides))
+        out = F.linear(rows, weight.flatten(1)).reshape(len(images), *sides, len(weight))
         return out.permute(0, 3, 1, 2).contiguous()
 
     @staticmethod
@@ -39,7 +40,7 @@ class Convolved(torch.autograd.Function):
         ctx.save_for_backward(weight)
 
     @staticmethod
-    def backward(ctx: Any, errors: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, errors: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
         return Adjoint.apply(errors, weight, ctx.sides, ctx.stride, ctx.padding), None, None, None
 
@@ -47,7 +48,7 @@ class Convolved(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, images: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[Tensor, int]:
         images = _folded(images, in_dims)
         out: Tensor = Convolved.apply(images, weight, stride, padding)
-        return out.unflatten(0, (info.batch_size, -1)), 0
+        return out.reshape(info.batch_size, -1, *out.shape[1:]), 0
 
 
 class Adjoint(torch.autograd.Function):
@@ -57,9 +58,12 @@ class Adjoint(torch.autograd.Function):
     def forward(errors: Tensor, weight: Tensor, sides: tuple[int, int], stride: int, padding: int) -> Tensor:
         n, out, *seen = errors.shape
         if n * seen[0] * seen[1] > FEW:
-            return torch.nn.grad.conv2d_input((n, weight.shape[1], *sides), weight, errors, stride, padding)
+            back: Tensor = conv2d_input((n, weight.shape[1], *sides), weight, errors, stride, padding)  # type: ignore[no-untyped-call]
+            return back
         rows = errors.flatten(2).transpose(1, 2).reshape(-1, out) @ weight.flatten(1)
-        return F.fold(rows.unflatten(0, (n, -1)).transpose(1, 2), sides, weight.shape[-1], 1, padding, stride)
+        columns = rows.reshape(n, -1, rows.shape[1]).transpose(1, 2)
+        folded: Tensor = F.fold(columns, sides, weight.shape[-1], 1, padding, stride)
+        return folded
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, tuple[int, int], int, int], output: Tensor) -> None:
@@ -67,7 +71,7 @@ class Adjoint(torch.autograd.Function):
         ctx.save_for_backward(weight)
 
     @staticmethod
-    def backward(ctx: Any, images: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, images: Tensor) -> tuple[Tensor, None, None, None, None]:
         (weight,) = ctx.saved_tensors
         return Convolved.apply(images, weight, ctx.stride, ctx.padding), None, None, None, None
 
@@ -76,7 +80,7 @@ class Adjoint(torch.autograd.Function):
         info: Any, in_dims: Any, errors: Tensor, weight: Tensor, sides: tuple[int, int], stride: int, padding: int
     ) -> tuple[Tensor, int]:
         out: Tensor = Adjoint.apply(_folded(errors, in_dims), weight, sides, stride, padding)
-        return out.unflatten(0, (info.batch_size, -1)), 0
+        return out.reshape(info.batch_size, -1, *out.shape[1:]), 0
 
 
 class Tapped(nn.Conv2d):

@@ -10,6 +10,7 @@ import torch
 
 from fedsec.probes import ladder
 from fedsec.probes.batchnorm import ProbeError
+from fedsec.probes.inversion import invert
 from fedsec.probes.ladder import LEAKS, RUNGS, SOURCES, climb, without_statistics
 from fedsec.probes.presets import Preset
 from fedsec.probes.terms import Observed
@@ -89,11 +90,10 @@ def test_every_rung_matches_what_it_says_and_the_budget_is_one(
     name: str, done: Round, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Preset, Observed]] = []
-    kept = ladder.invert
 
     def look(replica: object, observed: Observed, preset: Preset, **rest: object) -> object:
         asked.append((preset, observed))
-        return kept(replica, observed, preset, **rest)  # type: ignore[arg-type]
+        return invert(replica, observed, preset, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ladder, "invert", look)
     images, told = climb(name, done.view, prior=prior(done), public=public(done), seed=0, iterations=3)
