@@ -50,5 +50,5 @@ def test_their_side_answers_too(tmp_path: Path) -> None:
 
 
 def test_a_side_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"ours under .* ended with status 1: .*view"):
+    with pytest.raises(RunError, match=r"(?s)ours under .* ended with status 1: .*view"):
         inversion_speed.side("ours", sys.executable, tmp_path / "none", options())
