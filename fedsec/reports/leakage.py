@@ -122,7 +122,13 @@ def _table(found: Sequence[Leak]) -> str:
     head = ("arm", "site", "attack", *(inert(name) for name in SCORES), "highest RDLV", "audits")
     told = "Mean over audited rounds and seeds, below it the 95 % interval. PSNR in dB; RDLV 0 is the public prior."
     own = [leak for leak in found if leak.attack == OWN]
-    return section("What each attack drew", table(told, head, rows, numeric=True), _own(own))
+    reasons = {
+        (leak.arm, leak.partition, leak.attack, row.reason): None for leak in found for row in leak.rows if row.reason
+    }
+    unmade = table(
+        "Attacks that could not be made", ("arm", "site", "attack", "why"), [tuple(map(inert, r)) for r in reasons]
+    )
+    return section("What each attack drew", table(told, head, rows, numeric=True), unmade if reasons else "", _own(own))
 
 
 def _own(found: Sequence[Leak]) -> str:
