@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.privacy.protection import parsed
 from fedsec.reports import figures
 from fedsec.reports.curves import curve
 from fedsec.reports.gallery import Pictures
@@ -201,12 +202,21 @@ def strongest_of(found: Sequence[Leak], arm: str) -> bool:
     return any(leak.arm == arm for leak in found)
 
 
+def _sigma0(record: RunRecord, arm: str) -> float | None:
+    """Of an arm that adds noise alone, or nothing."""
+    steps = parsed(str(setting(record, arm, "classifier.protect")))
+    if not steps:
+        return 0.0
+    return steps[0].strength if [step.name for step in steps] == ["noise"] else None
+
+
 def _noise(record: RunRecord, found: Sequence[Leak]) -> str:
     """Curves over sigma0 of the arms that differ in it alone."""
     levels: Mapping[str, float] = {
-        arm: float(setting(record, arm, "classifier.noise") or 0)
+        arm: sigma0
         for arm in record.header.arms
-        if setting(record, arm, "classifier.norm") == "batch"
+        if (sigma0 := _sigma0(record, arm)) is not None
+        and setting(record, arm, "classifier.norm") == "batch"
         and setting(record, arm, "classifier.sends") == "statistics"
     }
     if len(set(levels.values())) < 3:
