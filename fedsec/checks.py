@@ -139,7 +139,7 @@ def _split_checks(config: RunConfig) -> list[str]:
         return mistakes + _unread(config, {"pgsl": Pgsl()}, by="pgsl.on = False", but=("on",))
     mapping, recovering = ("scores", "label", "scale", "step"), ("threshold", "lam")
     if config.pgsl.perturb == "off":
-        but = ("on", "perturb", "recovery", "fusion", *recovering)
+        but: tuple[str, ...] = ("on", "perturb", "recovery", "fusion", *recovering)
         mistakes += _unread(config, {"pgsl": Pgsl()}, by="pgsl.perturb = 'off'", but=but)
     if config.pgsl.recovery == "off":
         but = ("on", "perturb", "recovery", "fusion", *mapping)

@@ -40,8 +40,8 @@ class Exchange:
     messages mini-batches a client. ``labels``: at the server, or U-shaped with labels and heads at the client.
     ``average``: every so many messages the clients' halves are averaged (SplitFed, Thapa et al. 2022); 0, the default:
     each keeps its own, since what is averaged is sent, and weights give more away than activations' gradients do.
-    BatchNorm's running statistics stay home either way. ``held``: held-out images a client is scored on at the end and, above 0, after ``every`` so
-    many messages. ``lr``: Adam's on both sides, at first.
+    BatchNorm's running statistics stay home either way. ``held``: held-out images a client is scored on at the end
+    and, above 0, after ``every`` so many messages. ``lr``: Adam's on both sides, at first.
     """
 
     batch: int = 32
