@@ -14,7 +14,7 @@ from fedsec.reports.markup import details, figure, inert, paragraph, plots, sect
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import metrics_of, values_of
 from fedsec.reports.roles import overrides
-from fedsec.reports.verdict import Verdict, digits, percent
+from fedsec.reports.verdict import Verdict, digits
 
 STREAMS = ("plain", "attacked", "recovered", "fused", "late")
 CLAIMS = "14.0, 17.9 and 36.9 %"
@@ -55,8 +55,8 @@ def _headline(record: RunRecord, full: str | None, plain: str | None) -> str:
         )
     ours, theirs = values_of(record, full, _answer(record, full)), values_of(record, plain, _answer(record, plain))
     return (
-        f"PGSL answers {percent(mean_interval(ours).mean)} of held-out images right, plain split learning "
-        f"{percent(mean_interval(theirs).mean)}: {_apart(ours, theirs)}."
+        f"PGSL answers {_percent(mean_interval(ours).mean)} of held-out images right, plain split learning "
+        f"{_percent(mean_interval(theirs).mean)}: {_apart(ours, theirs)}."
     )
 
 
@@ -69,7 +69,12 @@ def _answer(record: RunRecord, arm: str, variant: str = "on") -> str:
 
 
 def _share(record: RunRecord, arm: str, name: str) -> str:
-    return percent(mean_interval(values_of(record, arm, name)).mean)
+    return _percent(mean_interval(values_of(record, arm, name)).mean)
+
+
+def _percent(value: float) -> str:
+    """One decimal: arms are a point or two apart."""
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "not measured"
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> str:
@@ -216,16 +221,15 @@ def _traffic(record: RunRecord) -> str:
 def split_curves(record: RunRecord) -> str:
     """Accuracy of what each arm answers with, and the loss that trains the clients, over messages."""
     pictures = []
-    for title, read in (
-        ("accuracy, perturbation on at test time", lambda arm: _answer(record, arm)),
-        ("accuracy, perturbation off at test time", lambda arm: _answer(record, arm, "off")),
-    ):
-        curves = []
+    for variant in ("on", "off"):
+        curves, title = list[figures.Curve](), f"accuracy, perturbation {variant} at test time"
         for place, arm in enumerate(record.header.arms):
-            curves += curve(figures.arm_look(place), _over_messages(record, arm, read(arm)))
+            curves += curve(figures.arm_look(place), _over_messages(record, arm, _answer(record, arm, variant)))
         if curves:
             drawn = figures.curves_over(curves, across="message", label="accuracy", title=title)
-            pictures.append(figure(drawn, title, "of late fusion, or of the plain stream; higher is better"))
+            pictures.append(
+                figure(drawn, title, "of late fusion, or of the plain stream; arms that never perturb are in both")
+            )
     losses = []
     for place, arm in enumerate(record.header.arms):
         losses += curve(figures.arm_look(place), _losses(record, arm))
