@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fedsec.datasets.partitioning import held_by_nobody
 from fedsec.images import to_images
 from fedsec.seeds import stream
@@ -27,6 +29,12 @@ def held_share(dataset: Dataset, partition: int, clients: int) -> Rows:
     twice, and the first of them are a fair sample. Whatever the split, each client has the same share."""
     order = stream(0, "held-out", dataset.digest).permutation(dataset.test)
     return dataset.rows(order[partition::clients])
+
+
+def first_of_each(rows: Rows, most: int) -> Rows:
+    """The first ``most`` images of each label, label after label."""
+    chosen = [np.flatnonzero(rows.labels == label)[:most] for label in np.unique(rows.labels)]
+    return rows.take(np.concatenate(chosen))
 
 
 def prior_image(rows: Rows) -> Images:

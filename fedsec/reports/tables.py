@@ -54,7 +54,8 @@ def _metric(record: RunRecord, name: str) -> str:
 
 
 def _cell(record: RunRecord, arm: str, name: str, notes: dict[str, list[str]]) -> str:
-    """Mean and interval, a dash where the arm has no such score; ``notes`` collects reason -> where it applies, in the order of the footnotes."""
+    """Mean and interval, a dash where the arm has no such score. ``notes`` collects reason -> where it applies, in the
+    order of the footnotes."""
     share = name.endswith("-rate") or name == "attacker-weight"
     over = mean_interval(values_of(record, arm, name))
     reasons: dict[str, list[int]] = {}
