@@ -12,8 +12,9 @@ import numpy.typing as npt
 from fedsec.errors import ConfigError
 from fedsec.seeds import stream
 
-REPLICATES = 2000
+REPLICATES = 1000
 Values = npt.NDArray[np.floating[Any]]
+Rows = npt.NDArray[np.integer[Any]]
 Place = Literal["within", "above", "below"]
 
 
@@ -81,8 +82,8 @@ def verdict(mine: Point, noise: Sequence[Point], *, measure: str = "SSIM", seed:
     seeds, images = leaks.shape[1:]
     rng, gaps, off = stream(seed, "verdict"), np.empty(REPLICATES), 0
     for n in range(REPLICATES):
-        drawn = rng.integers(0, seeds, seeds)
-        rows = rng.integers(0, images, (seeds, images))
+        drawn: Rows = rng.integers(0, seeds, seeds)
+        rows: Rows = rng.integers(0, images, (seeds, images))
         shares = rng.binomial(mine.test, right[:, drawn]) / mine.test
         gaps[n], where, _ = _gap(shares.mean(axis=1), leaks[:, drawn[:, None], rows].mean(axis=(1, 2)))
         off += where != "within"

@@ -50,6 +50,7 @@ class Arm:
 ARMS: dict[str, Arm] = {
     "plain": Arm(),
     "pgsl": Arm(Pgsl()),
+    "noise-0.5": Arm(control=Control(noise=0.5)),
     "noise-1": Arm(control=Control(noise=1.0)),
     "noise-2": Arm(control=Control(noise=2.0)),
     "noise-4": Arm(control=Control(noise=4.0)),
@@ -147,6 +148,9 @@ class SplitParty(Party):
         self.client.train()
         self.desk.body.train()
         return found
+
+    def accuracy(self, images: Tensor, labels: Tensor) -> float:
+        return float((self.shares(images).argmax(dim=1) == labels).float().mean())
 
     def outsider(self, images: Tensor, labels: Tensor, steps: int) -> nn.Module | None:
         """The surrogate of another client: trained as ours is, on its own images. None where there is no map."""
