@@ -75,7 +75,7 @@ def _classifier(
         "device": device,
         "secret": secret,
         "sends": config.classifier.sends,
-        "noise": config.classifier.noise,
+        "protect": config.classifier.protect,
     }
     if leakage.probe == "none":
         return ClassifierClient(recipe, rows, **usual)  # type: ignore[arg-type]

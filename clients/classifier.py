@@ -14,7 +14,7 @@ from torch import nn
 from fedsec.images import to_images
 from fedsec.models.networks import new_network
 from fedsec.models.training import load_network, network_arrays
-from fedsec.privacy.percentile import percentile_noise
+from fedsec.privacy.protection import parsed
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.seeds import stream
 from fedsec.types import Arrays, Rows
@@ -26,7 +26,7 @@ class ClassifierClient(NumPyClient):
 
     ``sends``: what leaves, see ``fedsec.weights.sent_names``; ``fit`` takes and returns that part of the state dict, in
     its order. What does not leave of BatchNorm's buffers stays here, in ``kept``: empty at first, its successor after
-    each ``fit``. ``noise``: sigma0 of ``fedsec.privacy.percentile``, drawn from ``secret``, put on what is sent.
+    each ``fit``. ``protect``: what is done to what is sent, see ``fedsec.privacy.protection``, drawn from ``secret``.
     ``captured`` is what the server holds after the last ``fit``: what was sent, to the bit.
     """
 
@@ -40,11 +40,11 @@ class ClassifierClient(NumPyClient):
         device: str = "cpu",
         sends: str = "everything",
         kept: Arrays | None = None,
-        noise: float = 0.0,
+        protect: str = "",
         secret: int | None = None,
     ) -> None:
         self.recipe, self.rows, self.partition, self.seed, self.device = recipe, rows, partition, seed, device
-        self.sends, self.kept, self.noise = sends, kept or {}, noise
+        self.sends, self.kept, self.protect = sends, kept or {}, parsed(protect)
         self.secret = seed if secret is None else secret
         self.captured: ServerView | None = None
 
@@ -63,9 +63,8 @@ class ClassifierClient(NumPyClient):
         trained = network_arrays(network)
         after = {name: trained.pop(name) for name in names}
         self.kept = trained
-        after = percentile_noise(
-            before, after, self.noise, stream(self.secret, "client", self.partition, "noise", number)
-        )
+        for step in self.protect:
+            after = step(before, after, stream(self.secret, "client", self.partition, step.name, number))
         self.captured = ServerView(self.recipe, before, after, len(self.rows))
         return list(after.values()), len(self.rows), {"loss": float(np.mean(losses))}
 

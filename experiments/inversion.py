@@ -29,8 +29,7 @@ from fedsec.metrics.similarity import leak_scores, placed
 from fedsec.models.networks import NETWORKS, NORMS, new_network
 from fedsec.models.training import network_arrays
 from fedsec.privacy.protection import PROTECTIONS, parsed
-from fedsec.probes.audit import ATTACKS, inverted
-from fedsec.probes.presets import PRESETS
+from fedsec.probes.audit import ATTACKS
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
@@ -91,10 +90,7 @@ def attack(
     """Reconstructions, and what the attack says of itself."""
     if name == "prior":
         return np.broadcast_to(prior, site.truth.shape).copy(), {}
-    iterations = options.iterations.get(name, 0)
-    if name in PRESETS:
-        return inverted(site.view, name, prior=prior, seed=options.seed, iterations=iterations, public=public)
-    return ATTACKS[name](site.view, prior, options.seed, iterations)
+    return ATTACKS[name](site.view, prior, public, options.seed, options.iterations.get(name, 0))
 
 
 def table(results: dict[str, dict[str, float]], names: list[str]) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 from fedsec import __version__
 from fedsec.config import RunConfig
 from fedsec.datasets import load, partition
-from fedsec.errors import RunError, all_at_once
+from fedsec.errors import ConfigError, RunError, all_at_once
+from fedsec.privacy.protection import parsed
 from fedsec.reports import runlog
 from fedsec.types import Dataset, Flat, Indices, Scalar, SiteReport
 
@@ -136,6 +137,7 @@ def plan_run(config: RunConfig, *, progress: bool = False, sites: Sequence[SiteR
     else:
         census = Census.of_parts(dataset, partition(dataset, config.split, seed=config.data.seed))
     _check_malicious(config, len(census.labels))
+    _check_protections(config)
     if config.measure.fid_weights:
         _measured_by(config)
     return Plan(config, run_folder(config), dataset, census)
@@ -189,6 +191,20 @@ def _check_malicious(config: RunConfig, clients: int) -> None:
         beyond = [p for p in config.arm(arm).malicious if p >= clients]
         if beyond:
             raise RunError(f"arm {arm!r}: malicious partitions {beyond}, but the split gives {clients} clients from 0")
+
+
+def _check_protections(config: RunConfig) -> None:
+    """Raises ConfigError naming every arm whose sites would do to their updates what cannot be done."""
+    mistakes = []
+    for arm in config.arms:
+        try:
+            steps = parsed(config.arm(arm).classifier.protect)
+        except ConfigError as error:
+            mistakes.append(f"arm {arm!r}: classifier.protect: {error}")
+            continue
+        if any(step.name == "local-statistics" for step in steps):
+            mistakes.append(f"arm {arm!r}: what leaves a site is the protocol's: set classifier.sends = 'weights'")
+    all_at_once(ConfigError, "protections that cannot be used", mistakes)
 
 
 def _counts(values: np.ndarray, kinds: int) -> tuple[int, ...]:

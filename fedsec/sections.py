@@ -75,8 +75,8 @@ class Classifier:
     weighting: Literal["images", "uniform"] = setting(
         "images", meaning="a client's share of the average: by its images, or the same for all"
     )
-    noise: float = setting(
-        0.0, at_least(0), meaning="sigma0: noise on what a client sends, over the 95th percentile of its update"
+    protect: str = setting(
+        "", meaning="what a client does to its update before it leaves, e.g. 'noise=0.1' or 'prune=0.9,quantise=1'"
     )
 
 

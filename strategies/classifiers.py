@@ -8,26 +8,26 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, MetricRecord
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from fedsec.checks import audits, pairs
 from fedsec.config import RunConfig
 from fedsec.datasets import partition
-from fedsec.datasets.public import attacker_rows, prior_image, public_rows
+from fedsec.datasets.public import attacker_rows, first_of_each, prior_image, public_rows
 from fedsec.errors import RunError
 from fedsec.images import grid as tile
 from fedsec.images import save_png, to_images, to_pixels
 from fedsec.metrics.gallery import Gallery
 from fedsec.metrics.panel import Panel
 from fedsec.metrics.similarity import leak_scores, placed
-from fedsec.metrics.utility import auc
+from fedsec.metrics.utility import classified
 from fedsec.models.fitting import probabilities
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import load_network, network_arrays
 from fedsec.privacy.promises import promises
 from fedsec.probes.audit import ATTACKS, recipe_of
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.view import ServerView
 from fedsec.reports.record import LeakRow
 from fedsec.reports.runlog import RunLog
@@ -41,6 +41,8 @@ SHOWN = 8
 """Images of one update that its picture shows."""
 CALIBRATING = 512
 """Public images that running statistics are taken from where clients keep theirs."""
+KNOWN = 64
+"""Public images of a class that an attack calibrates its reading of labels by."""
 BATCH = 64
 
 
@@ -79,9 +81,9 @@ class ClassifierObserver:
                 "leakage.every: only a simulation knows what an attack should have drawn; take leakage.probe"
             )
         self.calibrates = local
-        others = attacker_rows(data, self.parts) if simulated else self.public
-        self.prior = prior_image(others)
-        self.gallery = Gallery.of(others, classes=len(data.class_names))
+        self.others = attacker_rows(data, self.parts) if simulated else self.public
+        self.prior = prior_image(self.others)
+        self.gallery = Gallery.of(self.others)
 
     def after_round(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
         if not number:
@@ -122,12 +124,7 @@ class ClassifierObserver:
         if not np.isfinite(shares).all():
             reason = "the model gives values that are not finite: it diverged"
             return [Score(name, float("nan"), n, "higher", reason) for name in ("auc", "accuracy", "balanced-accuracy")]
-        said = shares.argmax(axis=1)
-        return [
-            Score("auc", auc(labels, shares), n, "higher"),
-            Score("accuracy", float(accuracy_score(labels, said)), n, "higher"),
-            Score("balanced-accuracy", float(balanced_accuracy_score(labels, said)), n, "higher"),
-        ]
+        return classified(labels, shares)
 
     def _audit(self, number: int, fit: Fit) -> None:
         """Every attack of ``leakage.attacks``, and the prior, on one reply; the truth is used for the scores alone."""
@@ -145,10 +142,16 @@ class ClassifierObserver:
         if leakage.keep:
             view.save(self.plan.folder / "views" / place)
         images, network = to_images(truth.pixels), self._network()
+        others = first_of_each(self.others, KNOWN)
+        fewer = pairs(leakage.iterations)
         prior = np.repeat(self.prior, len(images), axis=0)
         for name in audits(leakage):
             started = time.monotonic()
-            found, told = ATTACKS[name](view, self.prior, strategy.seed, pairs(leakage.iterations).get(name, 0))
+            try:
+                found, told = ATTACKS[name](view, self.prior, others, strategy.seed, fewer.get(name, 0))
+            except ProbeError as error:  # what is needed was not sent; others may still go on
+                self._leak(number, fit, name, {}, "", str(error))
+                continue
             own = placed(images, found)
             told |= {**leak_scores(images, found, self.prior), **self.gallery.scores(truth, own, network)}
             file = f"leaks/{place}-{name}.png"
@@ -161,8 +164,8 @@ class ClassifierObserver:
         rows = np.concatenate([strip[:SHOWN] for strip in strips])
         save_png(tile(to_pixels(rows), len(strips[0][:SHOWN])), self.plan.folder / file)
 
-    def _leak(self, number: int, fit: Fit, attack: str, values: dict[str, float], file: str) -> None:
-        row = LeakRow(number, fit.partition, attack, fit.examples, values, file)
+    def _leak(self, number: int, fit: Fit, attack: str, values: dict[str, float], file: str, reason: str = "") -> None:
+        row = LeakRow(number, fit.partition, attack, fit.examples, values, file, reason)
         self.log.leak(self.strategy.arm, self.strategy.seed, row)
 
     def _log(self, number: int, scores: list[Score], *, final: bool) -> None:

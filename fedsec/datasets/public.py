@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fedsec.datasets.partitioning import held_by_nobody
 from fedsec.images import to_images
 from fedsec.types import Dataset, Images, Indices, Rows
@@ -19,6 +21,12 @@ def attacker_rows(dataset: Dataset, parts: Sequence[Indices]) -> Rows:
     model that learnt from the second could not be tested on them."""
     rows = public_rows(dataset, parts)
     return rows if len(rows) else dataset.rows(dataset.test)
+
+
+def first_of_each(rows: Rows, most: int) -> Rows:
+    """The first ``most`` images of each label, label after label."""
+    chosen = [np.flatnonzero(rows.labels == label)[:most] for label in np.unique(rows.labels)]
+    return rows.take(np.concatenate(chosen))
 
 
 def prior_image(rows: Rows) -> Images:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsec.datasets.public import first_of_each
 from fedsec.images import to_images
 from fedsec.metrics.iip import OTHERS, Embedding, iip, pixels
 from fedsec.types import Features, Images, Labels, Rows
@@ -25,9 +26,9 @@ class Gallery:
     labels: Labels
 
     @classmethod
-    def of(cls, rows: Rows, *, classes: int) -> Gallery:
-        chosen = np.concatenate([np.flatnonzero(rows.labels == k)[:MOST] for k in range(classes)])
-        return cls(to_images(rows.pixels[chosen]), rows.labels[chosen])
+    def of(cls, rows: Rows) -> Gallery:
+        chosen = first_of_each(rows, MOST)
+        return cls(to_images(chosen.pixels), chosen.labels)
 
     def scores(self, truth: Rows, reconstructions: Images, network: nn.Module) -> dict[str, float]:
         """``iip-pixels``, ``iip-features`` (``features_before`` the last layer of ``network``) and ``iip-chance``; none

@@ -23,8 +23,9 @@ from fedsec.types import Images, Rows
 
 Told = dict[str, float]
 """What an attack says of itself."""
-Attack = Callable[[ServerView, Images, int, int], tuple[Images, Told]]
-"""(view, prior (1, c, s, s), seed, iterations or 0 for its own) -> as many images as the view has examples."""
+Attack = Callable[[ServerView, Images, Rows | None, int, int], tuple[Images, Told]]
+"""(view, prior (1, c, s, s), public images of each class or None, seed, iterations or 0 for its own) -> as many images
+as the view has examples."""
 
 
 def recipe_of(config: RunConfig, *, partition: int, images: int, channels: int, classes: int) -> Recipe:
@@ -66,21 +67,27 @@ def inverted(
 
 def known_labels(view: ServerView, replica: Replica, public: Rows | None) -> Tensor | None:
     """The labels that the last bias gives away: of one image exactly; of one batch the counts, in rising order, where
-    there are ``public`` images of every class to calibrate by (fedsec.probes.labels). None otherwise, as in rounds of
-    several steps, where counts do not say which step an image was in: labels are then optimised with the images."""
+    there is a batch of ``public`` images of every class to calibrate by (fedsec.probes.labels). None otherwise, as in
+    rounds of several steps, where counts do not say which step an image was in: labels are then optimised with the
+    images."""
     if view.examples == 1:
         return torch.tensor([only_label(view)])
-    if public is None or view.recipe.steps > 1 or view.examples > view.recipe.batch:
+    recipe = view.recipe
+    if public is None or recipe.steps > 1 or view.examples > recipe.batch:
+        return None
+    if np.bincount(public.labels, minlength=recipe.classes).min() < recipe.batch:
         return None
     counts = label_counts(view, replies(replica, to_images(public.pixels), public.labels))
     return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
 def _preset(name: str) -> Attack:
-    return lambda view, prior, seed, iterations: inverted(view, name, prior=prior, seed=seed, iterations=iterations)
+    return lambda view, prior, public, seed, iterations: inverted(
+        view, name, prior=prior, public=public, seed=seed, iterations=iterations
+    )
 
 
-def _released(view: ServerView, prior: Images, seed: int, iterations: int) -> tuple[Images, Told]:
+def _released(view: ServerView, prior: Images, _: Rows | None, seed: int, iterations: int) -> tuple[Images, Told]:
     return released(view, prior=prior, seed=seed, iterations=iterations or ITERATIONS), {}
 
 

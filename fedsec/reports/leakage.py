@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.privacy.protection import parsed
 from fedsec.reports import figures
 from fedsec.reports.curves import curve
 from fedsec.reports.gallery import Pictures
@@ -122,7 +123,13 @@ def _table(found: Sequence[Leak]) -> str:
     head = ("arm", "site", "attack", *(inert(name) for name in SCORES), "highest RDLV", "audits")
     told = "Mean over audited rounds and seeds, below it the 95 % interval. PSNR in dB; RDLV 0 is the public prior."
     own = [leak for leak in found if leak.attack == OWN]
-    return section("What each attack drew", table(told, head, rows, numeric=True), _own(own))
+    reasons = {
+        (leak.arm, leak.partition, leak.attack, row.reason): None for leak in found for row in leak.rows if row.reason
+    }
+    unmade = table(
+        "Attacks that could not be made", ("arm", "site", "attack", "why"), [tuple(map(inert, r)) for r in reasons]
+    )
+    return section("What each attack drew", table(told, head, rows, numeric=True), unmade if reasons else "", _own(own))
 
 
 def _own(found: Sequence[Leak]) -> str:
@@ -195,12 +202,21 @@ def strongest_of(found: Sequence[Leak], arm: str) -> bool:
     return any(leak.arm == arm for leak in found)
 
 
+def _sigma0(record: RunRecord, arm: str) -> float | None:
+    """Of an arm that adds noise alone, or nothing."""
+    steps = parsed(str(setting(record, arm, "classifier.protect")))
+    if not steps:
+        return 0.0
+    return steps[0].strength if [step.name for step in steps] == ["noise"] else None
+
+
 def _noise(record: RunRecord, found: Sequence[Leak]) -> str:
     """Curves over sigma0 of the arms that differ in it alone."""
     levels: Mapping[str, float] = {
-        arm: float(setting(record, arm, "classifier.noise") or 0)
+        arm: sigma0
         for arm in record.header.arms
-        if setting(record, arm, "classifier.norm") == "batch"
+        if (sigma0 := _sigma0(record, arm)) is not None
+        and setting(record, arm, "classifier.norm") == "batch"
         and setting(record, arm, "classifier.sends") == "statistics"
     }
     if len(set(levels.values())) < 3:

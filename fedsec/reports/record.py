@@ -94,7 +94,8 @@ class LoggedScore:
 
 @dataclass(frozen=True)
 class LeakRow:
-    """What one attack drew out of one update of ``images`` images. ``file``: its picture, '' where there is none."""
+    """What one attack drew out of one update of ``images`` images. ``file``: its picture, '' where there is none.
+    ``reason``: why the attack could not be made; it then has no values."""
 
     round: int
     partition: int
@@ -102,6 +103,7 @@ class LeakRow:
     images: int
     values: dict[str, float]
     file: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ def leak_of(event: Event) -> LeakRow:
         images=int(event["images"]),
         values={str(name): float(value) for name, value in event["values"].items()},
         file=str(event["file"]),
+        reason=str(event.get("reason", "")),
     )
 
 

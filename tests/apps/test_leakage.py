@@ -144,7 +144,7 @@ def test_a_server_cannot_audit_hospitals_whose_images_it_has_not(tmp_path: Path)
 
 
 def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
-    arms = {"plain": {}, "noise-9": {"classifier.noise": 9.0}, "noise-1": {"classifier.noise": 1.0}}
+    arms = {"plain": {}, "noise-9": {"classifier.protect": "noise=9"}, "noise-1": {"classifier.protect": "noise=1"}}
     _, folder = run(config(tmp_path, run__arms=json.dumps(arms), train__rounds=1, leakage__sites="0,2"))
     text = write_report(folder).read_text(encoding="utf-8")
     assert write_report(folder).read_text(encoding="utf-8") == text
@@ -173,7 +173,8 @@ def test_without_audits_there_is_no_risk_sheet(tmp_path: Path) -> None:
 ARMS = {
     "plain": {},
     "fed-bn": {"classifier.sends": "weights"},
-    "noise": {"classifier.noise": 5.0},
+    "noise": {"classifier.protect": "noise=5"},
+    "pruned": {"classifier.protect": "prune=0.9,quantise=1"},
     "dp": {"defence.name": "dp-fixed", "privacy.noise": 1.0, "classifier.norm": "group"},
     "median": {"defence.name": "median"},
 }
@@ -189,6 +190,12 @@ def test_every_kind_of_arm_runs_over_the_same_nodes(tmp_path: Path) -> None:
     weights = {arm: load_file(folder / f"classifier-{arm}-0.safetensors")["fc.weight"] for arm in ARMS}
     assert not np.array_equal(weights["plain"], weights["noise"])
     assert not np.array_equal(weights["plain"], weights["median"])
+
+
+def test_a_protection_that_cannot_be_is_named_with_its_arm(tmp_path: Path) -> None:
+    arms = {"a": {"classifier.protect": "prune=2"}, "b": {"classifier.protect": "local-statistics=1"}, "c": {}}
+    with pytest.raises(ConfigError, match=r"(?s)arm 'a': .*prune.*arm 'b': .*classifier.sends = 'weights'"):
+        run(config(tmp_path, run__arms=json.dumps(arms)))
 
 
 def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path) -> None:
