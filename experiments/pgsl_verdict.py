@@ -82,7 +82,7 @@ def verdict(mine: Point, noise: Sequence[Point], *, measure: str = "SSIM", seed:
     seeds, images = leaks.shape[1:]
     rng, gaps, off = stream(seed, "verdict"), np.empty(REPLICATES), 0
     for n in range(REPLICATES):
-        drawn: Rows = rng.integers(0, seeds, seeds)
+        drawn: Rows = rng.integers(0, seeds, (seeds,))
         rows: Rows = rng.integers(0, images, (seeds, images))
         shares = rng.binomial(mine.test, right[:, drawn]) / mine.test
         gaps[n], where, _ = _gap(shares.mean(axis=1), leaks[:, drawn[:, None], rows].mean(axis=(1, 2)))
