@@ -8,7 +8,7 @@ DATA    ?= phantom
 SET     ?=
 FILES   := fedsec strategies clients tests benchmarks
 
-.PHONY: help setup test check format lock experiment-isic experiment-chestx experiment-leakage bench clean
+.PHONY: help setup test check format lock experiment-isic experiment-chestx experiment-leakage experiment-pgsl bench clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -16,6 +16,7 @@ help:  ## show this help
 	@echo '  make experiment-isic [DATA=dir] [OUT=dir] [PROFILE=quick|full|large|paper] [SET="key=value ..."]'
 	@echo '  make experiment-chestx [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
 	@echo '  make experiment-leakage [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
+	@echo '  make experiment-pgsl [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
 
 setup: .venv/.ready  ## make .venv from the lock, with compiled bytecode
 
@@ -52,6 +53,9 @@ experiment-chestx: setup  ## federated chest radiograph GAN: attack and defences
 
 experiment-leakage: setup  ## federated chest radiograph classifier: what single updates give away, with a report
 	$(BIN)/fedsec run experiments/leakage.toml --profile $(PROFILE) data.source="$(DATA)" run.out="$(OUT)" $(SET)
+
+experiment-pgsl: setup  ## split learning, plain and PGSL: accuracy of every stream, traffic, with a report
+	$(BIN)/fedsec run experiments/pgsl.toml --profile $(PROFILE) data.source="$(DATA)" run.out="$(OUT)" $(SET)
 
 bench: setup  ## measure speed and memory on this machine; writes BENCH.json
 	$(BIN)/python -m benchmarks.bench

@@ -12,10 +12,12 @@ from clients.classifier import ClassifierClient
 from clients.gan import GanClient
 from clients.malicious import MaliciousGanClient
 from clients.probe import BatchNormProbeClient, InversionProbeClient
+from clients.split import SplitClient
 from fedsec.checks import pairs
 from fedsec.config import RunConfig
 from fedsec.datasets.public import prior_image
 from fedsec.images import to_images
+from fedsec.models.exchange import exchange_of, spec_of
 from fedsec.probes.audit import recipe_of
 from fedsec.types import Arrays, Rows
 
@@ -44,11 +46,26 @@ def build(
     device: str = "cpu",
     secret: int | None = None,
     public: Callable[[], Rows] | None = None,
+    held: Callable[[], Rows] | None = None,
 ) -> SiteClient:
     """The client of one partition: malicious when the configuration says so, benign otherwise.
 
     ``public``: what an attacker may have of the same kind; asked for by a client that probes its own update.
+    ``held``: the held-out images that a client of split learning is scored on.
     """
+    if config.train.task == "split-learning":
+        assert held is not None, "a client of split learning needs held-out images"
+        return SplitClient(
+            spec_of(config, channels=rows.pixels.shape[3], classes=classes),
+            exchange_of(config),
+            rows,
+            held(),
+            partition=partition,
+            seed=seed,
+            kept=kept,
+            device=device,
+            secret=secret,
+        )
     if config.train.task == "classifier":
         return _classifier(config, rows, partition, classes, seed, kept, device, secret, public)
     kind = MaliciousGanClient if partition in config.malicious else GanClient
@@ -93,5 +110,6 @@ __all__ = [
     "GanClient",
     "InversionProbeClient",
     "MaliciousGanClient",
+    "SplitClient",
     "build",
 ]

@@ -81,6 +81,7 @@ class SplitClient(NumPyClient):
             seed=self.seed,
             own=address_seed(self.own, "surrogate"),
             heads=self.exchange.labels == "client",
+            lr=self.exchange.lr,
         )
         for name, network in _networks(home).items():
             if self.kept:
@@ -102,7 +103,7 @@ class SplitClient(NumPyClient):
 
     def _paced(self, home: Home, message: int) -> None:
         k = self.exchange.k
-        paced(home.optimisers.values(), (message - 1) * k, self.exchange.messages * k)
+        paced(home.optimisers.values(), (message - 1) * k, self.exchange.messages * k, self.exchange.lr)
 
     def _apply(self, home: Home, gradients: np.ndarray, message: int) -> None:
         mini = self._batches(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from fedsec.sections import Classifier, Gan, Leakage, Train
+from fedsec.sections import Attack, Classifier, Cut, Defence, Gan, Leakage, Pgsl, Privacy, Train
 
 if TYPE_CHECKING:
     from fedsec.config import RunConfig
@@ -23,6 +23,9 @@ AUDITS = (
     "released",
 )
 """What ``leakage.attacks`` can name (``fedsec.probes.audit.ATTACKS``; a test holds the two together)."""
+
+SPLIT: dict[str, Any] = {"cut": Cut(), "pgsl": Pgsl()}
+"""The sections that split learning alone reads."""
 
 
 def integers(text: str) -> list[int]:
@@ -88,11 +91,11 @@ def _gan_checks(config: RunConfig) -> list[str]:
     mistakes = _detection_checks(config) + _family_checks(config)
     if config.train.batch < 2:
         mistakes.append(f"train.batch = {config.train.batch}: must be at least 2, or a batch has no variance")
-    return mistakes + _unread(config, {"classifier": Classifier(), "leakage": Leakage()})
+    return mistakes + _unread(config, {"classifier": Classifier(), "leakage": Leakage(), **SPLIT})
 
 
 def _classifier_checks(config: RunConfig) -> list[str]:
-    mistakes = _unread(config, {"gan": Gan()})
+    mistakes = _unread(config, {"gan": Gan(), **SPLIT})
     name, task = config.defence.name, "train.task = 'classifier'"
     if name in ("fed-detect", "fed-inspect", "fltrust"):
         mistakes.append(f"defence.name = {name!r}: reads generators; {task} has none, take another")
@@ -125,18 +128,38 @@ def _classifier_checks(config: RunConfig) -> list[str]:
     return mistakes
 
 
+def _split_checks(config: RunConfig) -> list[str]:
+    others = {"gan": Gan(), "classifier": Classifier(), "leakage": Leakage()}
+    adversary = {"attack": Attack(), "defence": Defence(), "privacy": Privacy()}
+    mistakes = _unread(config, {**others, **adversary})
+    mistakes += _unread(config, {"train": Train()}, but=("task", "rounds", "batch", "lr"))
+    if config.train.batch < 2:
+        mistakes.append(f"train.batch = {config.train.batch}: must be at least 2, or a batch has no variance")
+    if not config.pgsl.on:
+        return mistakes + _unread(config, {"pgsl": Pgsl()}, by="pgsl.on = False", but=("on",))
+    mapping, recovering = ("scores", "label", "scale", "step"), ("threshold", "lam")
+    if config.pgsl.perturb == "off":
+        but: tuple[str, ...] = ("on", "perturb", "recovery", "fusion", *recovering)
+        mistakes += _unread(config, {"pgsl": Pgsl()}, by="pgsl.perturb = 'off'", but=but)
+    if config.pgsl.recovery == "off":
+        but = ("on", "perturb", "recovery", "fusion", *mapping)
+        mistakes += _unread(config, {"pgsl": Pgsl()}, by="pgsl.recovery = 'off'", but=but)
+    return mistakes
+
+
 def audits(leakage: Leakage) -> list[str]:
     """``leakage.attacks`` one by one."""
     return [name.strip() for name in leakage.attacks.split(",") if name.strip()]
 
 
-def _unread(config: RunConfig, sections: dict[str, Any]) -> list[str]:
-    """Keys that were set and that this task never reads."""
+def _unread(config: RunConfig, sections: dict[str, Any], *, by: str = "", but: tuple[str, ...] = ()) -> list[str]:
+    """Keys that were set and that this task (or the setting ``by``) never reads; it reads those named in ``but``."""
+    reader = by or f"train.task = {config.train.task!r}"
     return [
-        f"{name}.{item.name.replace('_', '-')}: train.task = {config.train.task!r} does not read it; leave it out"
+        f"{name}.{item.name.replace('_', '-')}: {reader} does not read it; leave it out"
         for name, usual in sections.items()
         for item in fields(usual)
-        if getattr(getattr(config, name), item.name) != item.default
+        if getattr(getattr(config, name), item.name) != item.default and item.name not in but
     ]
 
 
@@ -178,4 +201,4 @@ def _family_checks(config: RunConfig) -> list[str]:
     return mistakes
 
 
-_TASKS = {"gan": _gan_checks, "classifier": _classifier_checks}
+_TASKS = {"gan": _gan_checks, "classifier": _classifier_checks, "split-learning": _split_checks}

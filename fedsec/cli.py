@@ -107,7 +107,8 @@ def _run(options: argparse.Namespace) -> int:
     if todo:
         write_config(config, plan.folder)
         needs = launch.resources(config, clients=plan.clients, cells=len(todo))
-        with RunProgress(plan.folder, OUT, cells=todo, rounds=config.train.rounds) as progress:
+        rounds = max(config.arm(arm).round_trips for arm, _ in todo)
+        with RunProgress(plan.folder, OUT, cells=todo, rounds=rounds) as progress:
             launch.run(plan.folder, needs, watch=progress.refresh)
     return _draw(plan.folder)
 
@@ -127,11 +128,10 @@ def _matrix(options: argparse.Namespace) -> int:
 
 def _announce(plan: Plan, todo: list[tuple[str, int]]) -> None:
     data, config = plan.dataset, plan.config
-    epochs = config.classifier.epochs if config.train.task == "classifier" else 0
     OUT.print(
         f"{config.run.name}: {len(data.train)} training and {len(data.test)} test images of "
         f"{len(data.class_names)} classes, {plan.clients} clients, {config.train.rounds} rounds of "
-        f"{f'{epochs} local epochs' if epochs else f'{config.train.steps} steps'} at {config.data.size} px",
+        f"{_work(config)} at {config.data.size} px",
         markup=False,
         highlight=False,
     )
@@ -139,6 +139,14 @@ def _announce(plan: Plan, todo: list[tuple[str, int]]) -> None:
         OUT.print(f"{data.quarantined} files were left out; their list is in the data cache (quarantine.jsonl)")
     finished = len(plan.cells) - len(todo)
     OUT.print(f"{len(todo)} cells to run, {finished} already finished, in {plan.folder}", markup=False, highlight=False)
+
+
+def _work(config: RunConfig) -> str:
+    """What a client does in a round."""
+    if config.train.task == "split-learning":
+        return f"{config.cut.batches} mini-batches"
+    epochs = config.classifier.epochs if config.train.task == "classifier" else 0
+    return f"{epochs} local epochs" if epochs else f"{config.train.steps} steps"
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -178,6 +186,9 @@ def _table(results: dict[str, Any]) -> None:
     chosen = (
         "auc",
         "balanced-accuracy",
+        "accuracy-plain-off",
+        "accuracy-late-on",
+        "accuracy-late-off",
         "fid",
         "frechet-domain",
         "kid",

@@ -60,14 +60,21 @@ def train(message: Message, context: Context) -> Message:
         device=device_of(config.speed),
         secret=None if _simulated(context) else secrets.randbits(63),
         public=lambda: _attacker_rows(config.data, split),
+        held=lambda: _held_rows(config.data, split, task.partition),
     )
     try:
-        shared, examples, metrics = client.fit(list(arrays.values()), {"round": task.round, "clients": task.clients})
+        told: dict[str, bool | bytes | float | int | str] = {
+            "round": task.round,
+            "clients": task.clients,
+            "names": ",".join(arrays),
+        }
+        shared, examples, metrics = client.fit(list(arrays.values()), told)
     except ReplyError as refusal:  # the site's own limit: what it kept of this round stays as it was
         return records.withheld(message, str(refusal))
     records.keep_arrays(context, cell, {} if task.last else client.kept)
     numbers = {key: float(value) for key, value in metrics.items()}
-    return records.reply(message, dict(zip(arrays, shared, strict=True)), examples, numbers)
+    names = client.sent if isinstance(client, clients.SplitClient) else tuple(arrays)
+    return records.reply(message, dict(zip(names, shared, strict=True)), examples, numbers)
 
 
 def _simulated(context: Context) -> bool:
@@ -113,6 +120,15 @@ def _attacker_rows(data: Data, split: Split | None) -> Rows:
 
     dataset = load(data)
     return attacker_rows(dataset, divide(dataset, split, seed=data.seed) if split else [dataset.train])
+
+
+@lru_cache(maxsize=8)
+def _held_rows(data: Data, split: Split | None, partition: int) -> Rows:
+    """Held-out images that this client is scored on: its share of them in a simulation, its own on a real machine."""
+    from fedsec.datasets import load
+    from fedsec.datasets.public import held_share
+
+    return held_share(load(data), partition, split.clients) if split else held_share(load(data), 0, 1)
 
 
 @lru_cache(maxsize=1)

@@ -18,11 +18,13 @@ from fedsec.errors import ConfigError, all_at_once
 from fedsec.sections import (
     Attack,
     Classifier,
+    Cut,
     Data,
     Defence,
     Gan,
     Leakage,
     Measure,
+    Pgsl,
     Privacy,
     Run,
     Speed,
@@ -36,11 +38,13 @@ __all__ = [
     "FIRST_STEPS",
     "Attack",
     "Classifier",
+    "Cut",
     "Data",
     "Defence",
     "Gan",
     "Leakage",
     "Measure",
+    "Pgsl",
     "Privacy",
     "Run",
     "RunConfig",
@@ -72,6 +76,8 @@ class RunConfig:
     split: Split = Split()
     gan: Gan = Gan()
     classifier: Classifier = Classifier()
+    cut: Cut = Cut()
+    pgsl: Pgsl = Pgsl()
     train: Train = Train()
     attack: Attack = Attack()
     defence: Defence = Defence()
@@ -112,6 +118,15 @@ class RunConfig:
     def ema(self) -> float:
         """Decay a round of the server's average over rounds; a classifier is scored as it is broadcast."""
         return self.gan.ema if self.train.task == "gan" else 0.0
+
+    @property
+    def round_trips(self) -> int:
+        """Rounds of messages: ``train.rounds``; in split learning with those that close the U, average and score."""
+        rounds, cut = self.train.rounds, self.cut
+        if self.train.task != "split-learning":
+            return rounds
+        averages = rounds // cut.average if cut.average else 0
+        return (rounds - (-rounds // self.measure.every)) * (2 if cut.labels == "client" else 1) + averages
 
     @property
     def batches(self) -> tuple[int, ...]:

@@ -81,16 +81,49 @@ class Classifier:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Split learning (``train.task`` = 'split-learning'): how training is cut into messages. ``train.rounds`` counts
+    them; what averages, scores or closes the U comes on top."""
+
+    batches: int = setting(2, at_least(1), meaning="mini-batches a message carries")
+    labels: Literal["server", "client"] = setting(
+        "server", meaning="where labels and last layer are; client: U-shaped, a message takes two round trips"
+    )
+    average: int = setting(0, at_least(0), meaning="messages between averages of the clients' halves; 0 = never")
+    held: int = setting(128, at_least(1), meaning="held-out images a client is scored on, at most")
+
+
+@dataclass(frozen=True)
+class Pgsl:
+    """Proximal gradient split learning; ``fedsec.defences.pgsl.Pgsl`` says what each switch means."""
+
+    on: bool = setting(False, meaning="whether clients perturb and the server recovers and fuses")
+    perturb: Literal["jsma", "random", "off"] = setting("jsma", meaning="the map: Eq. 1, its values shuffled, or none")
+    scores: Literal["logits", "softmax"] = setting("logits", meaning="of what the map is the gradient")
+    label: Literal["predicted", "true"] = setting("predicted", meaning="the map's class while training")
+    scale: Literal["raw", "peak"] = setting("raw", meaning="step times the map, or step at the map's largest value")
+    step: float = setting(1.0, at_least(0), meaning="length of the perturbation; images span 2")
+    recovery: Literal["residual", "low-rank", "off"] = setting(
+        "residual", meaning="what the recovered stream reads: activations less their low-rank part, that part, or all"
+    )
+    threshold: Literal["relative", "absolute"] = setting(
+        "relative", meaning="lam in shares of the largest singular value, or as it is"
+    )
+    lam: float = setting(0.1, at_least(0), meaning="threshold of singular values")
+    fusion: bool = setting(True, meaning="whether there is a fused stream")
+
+
+@dataclass(frozen=True)
 class Train:
-    task: Literal["gan", "classifier"] = setting("gan", meaning="what the clients train together")
-    rounds: int = setting(100, at_least(1), meaning="federated rounds")
+    task: Literal["gan", "classifier", "split-learning"] = setting("gan", meaning="what the clients train together")
+    rounds: int = setting(100, at_least(1), meaning="federated rounds; messages of each client (split-learning)")
     fraction: float = setting(1.0, between(0.001, 1), meaning="share of the clients that a round asks")
     sampling: Literal["fixed", "poisson"] = setting(
         "fixed", meaning="who is asked: a fixed number drawn without replacement, or each by a coin of its own"
     )
     steps: int = setting(20, at_least(1), meaning="steps a client takes each round (gan: D and G steps)")
     batch: int = setting(32, at_least(1), meaning="images a step")
-    lr: float = setting(2e-4, above(0), meaning="learning rate: Adam's of both networks (gan), SGD's (classifier)")
+    lr: float = setting(2e-4, above(0), meaning="learning rate: Adam's (gan, split-learning), SGD's (classifier)")
     beta1: float = setting(0.5, between(0, 0.999), meaning="Adam beta1")
     penalty: float = setting(10.0, at_least(0), meaning="weight of the gradient penalty (wgan-gp)")
 

@@ -89,6 +89,10 @@ class RoundStrategy(Strategy):
         self.unheard = 0
         self.started = time.monotonic()
 
+    @property
+    def rounds(self) -> int:
+        return self.config.train.rounds
+
     def participants(self, nodes: Sequence[Enrolled]) -> list[Enrolled]:
         """Who may be asked: everybody."""
         return list(nodes)

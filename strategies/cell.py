@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from fedsec.config import RunConfig
 from fedsec.metrics.panel import Panel
@@ -21,6 +22,7 @@ from strategies.base import Brief, RoundStrategy
 from strategies.classifiers import ClassifierObserver, new_classifier
 from strategies.generators import GeneratorObserver, new_generator
 from strategies.sleeves import STRATEGIES
+from strategies.splitting import SplitObserver, new_half, new_strategy
 
 ROUND_TIMEOUT = 3600.0
 """Seconds the server waits for the slowest client of a round."""
@@ -34,17 +36,26 @@ class Observer(Protocol):
     def finish(self) -> None: ...
 
 
+S = TypeVar("S", bound=Strategy)
+
+
 @dataclass(frozen=True)
-class Task:
-    """``initial``: what the clients share before round 1, from the seed alone."""
+class Task(Generic[S]):
+    """``initial``: what the server starts from, by the seed alone. ``strategy``: has ``rounds``, how many it takes."""
 
     initial: Callable[[Plan, RunConfig, int], Arrays]
-    observer: Callable[[Plan, RunConfig, RoundStrategy, Panel, RunLog], Observer]
+    strategy: Callable[[Brief], S]
+    observer: Callable[[Plan, RunConfig, S, Panel, RunLog], Observer]
 
 
-TASKS: dict[str, Task] = {
-    "gan": Task(new_generator, GeneratorObserver),
-    "classifier": Task(new_classifier, ClassifierObserver),
+def _averaging(brief: Brief) -> RoundStrategy:
+    return STRATEGIES[brief.config.defence.name](brief)
+
+
+TASKS: dict[str, Task[Any]] = {
+    "gan": Task(new_generator, _averaging, GeneratorObserver),
+    "classifier": Task(new_classifier, _averaging, ClassifierObserver),
+    "split-learning": Task(new_half, new_strategy, SplitObserver),
 }
 
 
@@ -57,14 +68,12 @@ def run_cell(
     task = TASKS[config.train.task]
     initial = task.initial(plan, config, seed)
     log.cell_start(arm, seed, plan.digests[arm, seed])
-    strategy = STRATEGIES[config.defence.name](
-        Brief(config, arm, seed, lane, initial, log, plan.dataset, plan.secret(seed))
-    )
+    strategy = task.strategy(Brief(config, arm, seed, lane, initial, log, plan.dataset, plan.secret(seed)))
     observer = task.observer(plan, config, strategy, panel, log)
     strategy.start(
         grid,
         to_record(initial),
-        num_rounds=config.train.rounds,
+        num_rounds=strategy.rounds,
         timeout=ROUND_TIMEOUT,
         evaluate_fn=observer.after_round,
     )

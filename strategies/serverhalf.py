@@ -38,7 +38,7 @@ class ServerHalf:
 
     def __init__(self, spec: SplitSpec, exchange: Exchange, *, seed: int) -> None:
         self.spec, self.exchange = spec, exchange
-        self.desk = new_desk(spec, seed=seed, heads=exchange.labels == "server")
+        self.desk = new_desk(spec, seed=seed, heads=exchange.labels == "server", lr=exchange.lr)
         self.received: dict[int, np.ndarray] = {}
 
     @property
@@ -53,7 +53,8 @@ class ServerHalf:
 
     def pace(self, message: int) -> None:
         """The learning rate of this message, the clients' too."""
-        paced([self.desk.optimiser], (message - 1) * self.exchange.k, self.exchange.messages * self.exchange.k)
+        steps = self.exchange.messages * self.exchange.k
+        paced([self.desk.optimiser], (message - 1) * self.exchange.k, steps, self.exchange.lr)
 
     def take(self, sent: Mapping[int, Arrays]) -> Outcome:
         """Activations with their labels: trained on. Without: answered by features, and remembered for ``backward``."""

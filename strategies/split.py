@@ -30,17 +30,25 @@ TRAINING: tuple[Phase, ...] = ("send", "heads", "sync")
 
 @dataclass
 class Traffic:
-    """Bytes of tensors in training, and the training images they served."""
+    """Bytes of tensors in training, and the training images they served. ``timed`` of them, all after the first
+    message (in which clients load their images), took ``seconds`` of wall clock, scoring between them included."""
 
     up: int = 0
     down: int = 0
     samples: int = 0
+    timed: int = 0
+    seconds: float = 0.0
 
     @property
     def per_sample(self) -> tuple[float, float]:
         """Bytes up and down a training image; NaN before the first."""
         n = self.samples or float("nan")
         return self.up / n, self.down / n
+
+    @property
+    def rate(self) -> float:
+        """Training images a second; NaN with a single message."""
+        return self.timed / self.seconds if self.seconds else float("nan")
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,9 @@ class SplitStrategy(Strategy):
     """One server half for several clients, one cell at a time; ``start(..., num_rounds=exchange.rounds)``.
 
     A reply that breaks a rule is dropped with site and reason: nothing is trained on it and no gradient answers it; its
-    client goes on with the next message. ``scores``: there after the last round. ``traffic`` counts tensors, not the
-    envelopes around them. U-shaped, losses and scores are what the clients say. ``log``: where rounds are written.
+    client goes on with the next message. ``scores``: of the last scoring round, empty when nobody answered it.
+    ``traffic`` counts tensors, not the envelopes around them. U-shaped, losses and scores are what the clients say.
+    ``log``: where rounds are written.
     """
 
     def __init__(
@@ -82,6 +91,10 @@ class SplitStrategy(Strategy):
         self.unheard = 0
         self.started = time.monotonic()
 
+    @property
+    def rounds(self) -> int:
+        return self.exchange.rounds
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -104,7 +117,7 @@ class SplitStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        phase = self.exchange.phases[server_round - 1]
+        phase, before = self.exchange.phases[server_round - 1], self.traffic.samples
         layout = reply_layout(self.spec, self.exchange, phase, seed=self.seed)
         fits, dropped = read_replies(replies, self.asked, layout)
         reasons = {fit.partition: reason for fit in fits if (reason := self._objection(phase, fit))}
@@ -117,6 +130,9 @@ class SplitStrategy(Strategy):
         sites = {node.partition: node.site for node in self.nodes}
         dropped += [Dropped(p, sites[p], reason) for p, reason in sorted((reasons | outcome.refused).items())]
         heard = [fit.partition for fit in fits if fit.partition not in outcome.refused]
+        if self.exchange.message(server_round) > 1:
+            self.traffic.timed += self.traffic.samples - before
+            self.traffic.seconds += time.monotonic() - self.started
         self._record(server_round, phase, heard, outcome, dropped)
         last = server_round == self.exchange.rounds
         return (to_record(self.half.arrays) if last else None), None
@@ -138,6 +154,8 @@ class SplitStrategy(Strategy):
 
     def _outcome(self, phase: Phase, fits: Sequence[Fit], layout: Layout) -> Outcome:
         sent = {fit.partition: fit.arrays for fit in fits}
+        if phase in ("test", "score"):
+            self.scores = []
         if phase == "send":
             self.traffic.samples += len(fits) * self.exchange.k * self.exchange.batch
             return self.half.take(sent)

@@ -124,6 +124,17 @@ def test_the_leakage_experiment_parses_in_every_profile(profile: str) -> None:
     assert (config.split.clients, config.batches[8], config.train.task) == (9, 1, "classifier")
 
 
+@pytest.mark.parametrize("profile", ["", "quick", "full", "large"])
+def test_the_pgsl_experiment_parses_in_every_profile(profile: str) -> None:
+    config = read_experiment(ROOT / "experiments" / "pgsl.toml", profile, ["data.source=phantom"])
+    assert {"split", "pgsl", "recovery-off", "random-map", "perturb-off"} <= set(config.arms)
+    assert (config.train.task, config.arm("pgsl").pgsl.on, config.arm("split").pgsl.on) == (
+        "split-learning",
+        True,
+        False,
+    )
+
+
 def test_overrides_beat_profile_and_file(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text(

@@ -1,4 +1,4 @@
-"""Images that an attacker may have: of the same kind as the clients', of nobody's patients."""
+"""Images of nobody's training: what an attacker may have, and what clients are scored on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from fedsec.datasets.partitioning import held_by_nobody
 from fedsec.images import to_images
+from fedsec.seeds import stream
 from fedsec.types import Dataset, Images, Indices, Rows
 
 
@@ -21,6 +22,13 @@ def attacker_rows(dataset: Dataset, parts: Sequence[Indices]) -> Rows:
     model that learnt from the second could not be tested on them."""
     rows = public_rows(dataset, parts)
     return rows if len(rows) else dataset.rows(dataset.test)
+
+
+def held_share(dataset: Dataset, partition: int, clients: int) -> Rows:
+    """Every ``clients``-th held-out image from the ``partition``-th on, in an order drawn by the data alone: nobody's
+    twice, and the first of them are a fair sample. Whatever the split, each client has the same share."""
+    order = stream(0, "held-out", dataset.digest).permutation(dataset.test)
+    return dataset.rows(order[partition::clients])
 
 
 def first_of_each(rows: Rows, most: int) -> Rows:

@@ -14,11 +14,14 @@ With labels at the server a round trip is K mini-batches, U-shaped two are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from fedsec.config import RunConfig
+from fedsec.defences.pgsl import Pgsl
 from fedsec.errors import ConfigError, all_at_once
 from fedsec.models.split import FEATURES, SplitSpec, new_client_half, new_heads
+from fedsec.models.splitting import LR
 from fedsec.models.training import network_arrays
 from fedsec.types import Arrays
 from fedsec.weights import Layout, travels
@@ -37,7 +40,8 @@ class Exchange:
     messages mini-batches a client. ``labels``: at the server, or U-shaped with labels and heads at the client.
     ``average``: every so many messages the clients' halves are averaged (SplitFed, Thapa et al. 2022); 0, the default:
     each keeps its own, since what is averaged is sent, and weights give more away than activations' gradients do.
-    BatchNorm's running statistics stay home either way. ``held``: held-out images a client is scored on at the end.
+    BatchNorm's running statistics stay home either way. ``held``: held-out images a client is scored on at the end
+    and, above 0, after ``every`` so many messages. ``lr``: Adam's on both sides, at first.
     """
 
     batch: int = 32
@@ -46,11 +50,13 @@ class Exchange:
     labels: Literal["server", "client"] = "server"
     average: int = 0
     held: int = 64
+    every: int = 0
+    lr: float = LR
 
     def __post_init__(self) -> None:
         wrong = [
             f"{name} = {getattr(self, name)}: must be at least {low}"
-            for name, low in (("batch", 2), ("k", 1), ("messages", 1), ("average", 0), ("held", 1))
+            for name, low in (("batch", 2), ("k", 1), ("messages", 1), ("average", 0), ("held", 1), ("every", 0))
             if getattr(self, name) < low
         ]
         all_at_once(ConfigError, "this exchange cannot be", wrong)
@@ -65,7 +71,9 @@ class Exchange:
                 rounds.append("heads")
             if self.average and message % self.average == 0:
                 rounds.append("sync")
-        return (*rounds, "test", "score") if self.labels == "client" else (*rounds, "test")
+            if message == self.messages or (self.every and message % self.every == 0):
+                rounds += ["test", "score"] if self.labels == "client" else ["test"]
+        return tuple(rounds)
 
     @property
     def rounds(self) -> int:
@@ -74,6 +82,27 @@ class Exchange:
     def message(self, number: int) -> int:
         """How many messages were sent up to and with round ``number``."""
         return self.phases[:number].count("send")
+
+
+def spec_of(config: RunConfig, *, channels: int, classes: int) -> SplitSpec:
+    """The network that a run configuration names."""
+    chosen = config.pgsl
+    switches = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name != "on"}
+    return SplitSpec(channels, classes, config.data.size, Pgsl(**switches) if chosen.on else None)
+
+
+def exchange_of(config: RunConfig) -> Exchange:
+    train, cut = config.train, config.cut
+    return Exchange(
+        batch=train.batch,
+        k=cut.batches,
+        messages=train.rounds,
+        labels=cut.labels,
+        average=cut.average,
+        held=cut.held,
+        every=config.measure.every,
+        lr=train.lr,
+    )
 
 
 def variants(spec: SplitSpec) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from fedsec.config import RunConfig
 from fedsec.images import to_images
 from fedsec.probes.inversion import invert
 from fedsec.probes.labels import label_counts, only_label, replies
-from fedsec.probes.presets import PRESETS
+from fedsec.probes.presets import PRESETS, Preset
 from fedsec.probes.released import ITERATIONS, released
 from fedsec.probes.replica import Replica
 from fedsec.probes.terms import OF_THE_UPDATE, observe
@@ -21,6 +21,8 @@ from fedsec.probes.upstream import nearest_maps
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Images, Rows
 
+MAPPED = 4
+"""Numbers of a map for each pixel of an image where a ResNet-18's first stage ends."""
 Told = dict[str, float]
 """What an attack says of itself."""
 Attack = Callable[[ServerView, Images, Rows | None, int, int], tuple[Images, Told]]
@@ -56,6 +58,8 @@ def inverted(
     maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
     if maps is None and "maps" in chosen.terms:
         return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
+    if maps is not None:
+        chosen = _smoothed(chosen, values=int(np.prod(maps.maps.shape[1:])), view=view)
     trains = any(name in OF_THE_UPDATE for name in chosen.terms)
     known = known_labels(view, replica, public) if trains else None
     found = invert(
@@ -63,6 +67,15 @@ def inverted(
     )
     told = {"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}
     return found.images, {"loss": found.loss, **told}
+
+
+def _smoothed(preset: Preset, *, values: int, view: ServerView) -> Preset:
+    """``preset`` for maps of ``values`` numbers an image: its weight of total variation is for MAPPED numbers a pixel,
+    and grows as they get fewer. Found on chest radiographs at 64 px: with one number a pixel 0.6 in place of 0.15."""
+    recipe = view.recipe
+    sparse = MAPPED * recipe.channels * recipe.size**2 / values
+    terms = {**preset.terms, "total-variation": preset.terms["total-variation"] * max(1.0, sparse)}
+    return replace(preset, terms=terms)
 
 
 def known_labels(view: ServerView, replica: Replica, public: Rows | None) -> Tensor | None:

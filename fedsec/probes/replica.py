@@ -29,10 +29,16 @@ BatchMoments = tuple[Tensor, Tensor]
 
 
 class Watched(nn.BatchNorm2d):
-    """Train-mode BatchNorm that shows the batch's moments and leaves its running statistics alone."""
+    """Train-mode BatchNorm that shows the batch's moments and leaves its running statistics alone. Moments ``given``
+    normalise in place of the batch's own."""
+
+    given: BatchMoments | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         self.moments = (images.mean((0, 2, 3)), images.var((0, 2, 3), unbiased=False))
+        if self.given is not None:
+            mean, spread = self.given
+            return F.batch_norm(images, mean, spread, self.weight, self.bias, False, 0.0, self.eps)
         return F.batch_norm(images, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
 
@@ -82,8 +88,14 @@ class Replica:
         out: Tensor = functional_call(self.network, weights, (images,))
         return out, [module.moments for module in self.watched]
 
-    def entering(self, layer: str, images: Tensor) -> tuple[Tensor, list[BatchMoments]]:
-        """What goes into ``layer`` (batch, c, h, w), and the moments on the way; the rest is not computed."""
+    def entering(
+        self, layer: str, images: Tensor, given: Sequence[BatchMoments] = ()
+    ) -> tuple[Tensor, list[BatchMoments]]:
+        """What goes into ``layer`` (batch, c, h, w), and the moments on the way; the rest is not computed.
+
+        ``given``: moments at every BatchNorm that normalise in place of the batch's own; none: its own."""
+        for module, moments in zip(self.watched, given, strict=False):
+            module.given = moments
         seen: list[Tensor] = []
 
         def stop(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -99,6 +111,8 @@ class Replica:
             pass
         finally:
             handle.remove()
+            for module in self.watched:
+                module.given = None
         passed = [module.moments for module in self.watched if module.moments[0].numel()]
         return seen[0], passed
 

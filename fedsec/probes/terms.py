@@ -26,13 +26,15 @@ TINY = 1e-12
 @dataclass(frozen=True)
 class Observed:
     """What the attack holds its images against. ``update``: after - before. ``moments``: recovered batch statistics at
-    each BatchNorm, empty without. ``layer``, ``maps`` (n, c, h, w): what entered a convolution, each image's of norm 1.
+    each BatchNorm, empty without. ``layer``, ``maps`` (n, c, h, w): what entered a convolution, each image's of norm 1;
+    ``ordered``: whether they come batch by batch, as they were trained on.
     """
 
     update: Weights
     moments: Sequence[BatchMoments] = ()
     layer: str = ""
     maps: Tensor | None = None
+    ordered: bool = True
 
     @cached_property
     def squares(self) -> Weights:
@@ -54,7 +56,7 @@ def observe(view: ServerView, replica: Replica, maps: Maps | None = None) -> Obs
     update = {name: _tensor(value, device) for name, value in view.update.items()}
     if maps is None:
         return Observed(update, moments)
-    return Observed(update, moments, maps.layer, _tensor(maps.maps, device))
+    return Observed(update, moments, maps.layer, _tensor(maps.maps, device), ordered=view.recipe.steps == 1)
 
 
 def _tensor(values: npt.NDArray[np.float64], device: str) -> Tensor:
@@ -95,7 +97,13 @@ class Scene:
 
     @cached_property
     def entering(self) -> tuple[Tensor, list[list[BatchMoments]]]:
-        """What enters the observed layer, and each batch's moments on the way; all with the weights sent out."""
+        """What enters the observed layer, and each batch's moments on the way; all with the weights sent out.
+
+        Where nobody knows which images shared a batch all pass together, normalised by the moments that were recovered,
+        which are the mean of the batches'."""
+        if not self.observed.ordered and self.observed.moments:
+            entered, seen = self.replica.entering(self.observed.layer, self.images, self.observed.moments)
+            return entered, [seen]
         passes = [self.replica.entering(self.observed.layer, images) for images in self.batches]
         return torch.cat([entered for entered, _ in passes]), [seen for _, seen in passes]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedsec.config import meanings
@@ -14,6 +16,7 @@ from fedsec.reports.markup import details, figure, inert, page, paragraph, plots
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import write_whole
 from fedsec.reports.roles import overrides, role
+from fedsec.reports.split import shield, split_sections, split_verdict
 from fedsec.reports.tables import events, score_table
 from fedsec.reports.verdict import Verdict, verdict
 from fedsec.types import Scalar
@@ -21,6 +24,33 @@ from fedsec.types import Scalar
 REPORT = "report.html"
 MOST_BARS = 40
 """Clients up to which the split is drawn as bars; above it stands in numbers only."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the page of one task has of its own. ``defence``: what is said to protect an arm."""
+
+    title: str
+    verdict: Callable[[RunRecord], Verdict]
+    middle: Callable[[RunRecord, Path], str]
+    defence: Callable[[RunRecord, str], str]
+    curves: tuple[Callable[[RunRecord], str], ...] = (score_curves, utility_curves)
+
+
+def _generators(record: RunRecord, folder: Path) -> str:
+    return "".join((gallery(record, folder), *client_sections(record)))
+
+
+def _reducer(record: RunRecord, arm: str) -> str:
+    return role(record.header, arm).defence
+
+
+KINDS = {
+    "gan": Kind("federated image generators under attack", verdict, _generators, _reducer),
+    "classifier": Kind("what single updates give away", leak_verdict, leak_sections, _reducer),
+    "split-learning": Kind("split learning, plain and PGSL", split_verdict, split_sections, shield, ()),
+}
+"""By ``train.task``."""
 
 
 def write_report(folder: Path) -> Path:
@@ -32,27 +62,22 @@ def write_report(folder: Path) -> Path:
     folder = Path(folder)
     record = runlog.read(folder)
     name = str(record.header.config.get("run.name", "run"))
-    if str(record.header.config.get("train.task", "gan")) == "classifier":
-        title, said, middle = "what single updates give away", leak_verdict(record), leak_sections(record, folder)
-    else:
-        title, said = "federated image generators under attack", verdict(record)
-        middle = "".join((gallery(record, folder), *client_sections(record)))
+    kind = KINDS[str(record.header.config.get("train.task", "gan"))]
     body = "".join(
         (
-            _opening(record, name, said),
-            _what_was_run(record),
+            _opening(record, name, kind.verdict(record)),
+            _what_was_run(record, kind),
             _split(record),
-            middle,
+            kind.middle(record, folder),
             _privacy(record),
             score_table(record),
-            score_curves(record),
-            utility_curves(record),
+            *(draw(record) for draw in kind.curves),
             events(record),
             _provenance(record, name),
         )
     )
     path = folder / REPORT
-    write_whole(path, page(f"{name}: {title}", body))
+    write_whole(path, page(f"{name}: {kind.title}", body))
     return path
 
 
@@ -88,7 +113,7 @@ def _tone(term: str) -> str:
     return ' class="warn"' if term in ("Read with care", "Not run") else ""
 
 
-def _what_was_run(record: RunRecord) -> str:
+def _what_was_run(record: RunRecord, kind: Kind) -> str:
     config = record.header.config
     known = {key: (default, meaning) for key, default, _, meaning in meanings()}
     changed = [
@@ -101,7 +126,7 @@ def _what_was_run(record: RunRecord) -> str:
         its, own = role(record.header, arm), overrides(record.header, arm)
         settings = "<br>".join(_code(f"{key} = {value}") for key, value in own.items()) or "–"
         does = "<br>".join(inert(line) for line in its.threat) or "honest"
-        arms.append((inert(arm), does, inert(its.defence), settings))
+        arms.append((inert(arm), does, inert(kind.defence(record, arm)), settings))
     head = ("key", "value", "default", "meaning")
     return section(
         "What was run",

@@ -54,14 +54,16 @@ def _metric(record: RunRecord, name: str) -> str:
 
 
 def _cell(record: RunRecord, arm: str, name: str, notes: dict[str, list[str]]) -> str:
-    """Mean and interval; ``notes`` collects reason -> where it applies, in the order of the footnotes."""
+    """Mean and interval, a dash where the arm has no such score. ``notes`` collects reason -> where it applies, in the
+    order of the footnotes."""
     share = name.endswith("-rate") or name == "attacker-weight"
     over = mean_interval(values_of(record, arm, name))
     reasons: dict[str, list[int]] = {}
     for seed, row in _found(record, arm, name).items():
         if not math.isfinite(row.score.value):
             reasons.setdefault(row.score.reason, []).append(seed)
-    text = _number(over.mean, share) if math.isfinite(over.mean) else "NaN"
+    absent = "NaN" if name in metrics_of(record, arm) else "–"
+    text = _number(over.mean, share) if math.isfinite(over.mean) else absent
     for reason, seeds in reasons.items():
         which = "" if len(seeds) == len(record.header.seeds) else f", seed {', '.join(map(str, seeds))}"
         notes.setdefault(reason, []).append(f"{inert(name)}: {inert(arm)}{which}")

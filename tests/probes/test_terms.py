@@ -132,6 +132,20 @@ def test_without_training_each_batch_keeps_to_itself() -> None:
     torch.testing.assert_close(entered[:2], done.replica.entering(LAYER, done.images[:2])[0])
 
 
+def test_where_the_order_is_unknown_images_pass_by_the_recovered_moments() -> None:
+    done = trained(TINY, steps=3, batch=2, lr=1e-6)
+    loose = replace(observed(done), ordered=False)
+    turned = torch.tensor([5, 0, 3, 1, 4, 2])
+    entered, seen = scene(done, done.images, loose).entering
+    other, _ = scene(done, done.images[turned], loose).entering
+    torch.testing.assert_close(other, entered[turned])
+    assert len(seen) == 1
+    alike = torch.cosine_similarity(entered.flatten(1), scene(done, done.images).entering[0].flatten(1))
+    assert alike.min() > 0.9, "nearly what the true batches give"
+    assert scene(done, done.images[turned], observed(done)).entering[0].sub(other).abs().max() > 1e-3
+    assert all(module.given is None for module in done.replica.watched)
+
+
 def test_observe_takes_what_was_sent() -> None:
     done = trained(TINY, batch=2)
     seen = observe(done.view, done.replica)

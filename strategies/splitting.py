@@ -1,0 +1,81 @@
+"""Split learning as one cell: its strategy from a run configuration, and what is scored of it."""
+
+from __future__ import annotations
+
+import math
+
+from flwr.app import ArrayRecord, MetricRecord
+
+from fedsec.config import RunConfig
+from fedsec.metrics.panel import Panel
+from fedsec.models.exchange import answered, exchange_of, spec_of, variants
+from fedsec.models.split import SplitSpec
+from fedsec.reports.runlog import RunLog
+from fedsec.runs import Plan
+from fedsec.types import Arrays, Dataset, Score
+from strategies.base import Brief
+from strategies.keeping import keep_model
+from strategies.serverhalf import ServerHalf
+from strategies.split import SplitStrategy
+
+SCORED = ("test", "score")
+"""Rounds after which there may be scores."""
+
+
+def network(config: RunConfig, data: Dataset) -> SplitSpec:
+    return spec_of(config, channels=data.channels, classes=len(data.class_names))
+
+
+def new_half(plan: Plan, config: RunConfig, seed: int) -> Arrays:
+    """The server's half, new."""
+    return ServerHalf(network(config, plan.dataset), exchange_of(config), seed=seed).arrays
+
+
+def new_strategy(brief: Brief) -> SplitStrategy:
+    config = brief.config
+    spec = network(config, brief.dataset)
+    return SplitStrategy(spec, exchange_of(config), brief.nodes, arm=brief.arm, seed=brief.seed, log=brief.log)
+
+
+class SplitObserver:
+    """Logs the accuracies of each scoring round, by message, and at the end every score, traffic and speed.
+
+    All of them rest on held-out images that the clients send through their halves: the server has no other way in.
+    Keeps the server's half; the clients' stay with the clients.
+    """
+
+    def __init__(self, plan: Plan, config: RunConfig, strategy: SplitStrategy, panel: Panel, log: RunLog) -> None:
+        self.plan, self.strategy, self.log = plan, strategy, log
+
+    def after_round(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
+        strategy = self.strategy
+        if number and strategy.exchange.phases[number - 1] in SCORED:
+            quick = [score for score in strategy.scores if score.name.startswith("accuracy")]
+            self._log(strategy.exchange.message(number), quick, final=False)
+        return None
+
+    def finish(self) -> None:
+        strategy = self.strategy
+        found = [*(strategy.scores or self._unheard()), *self._cost()]
+        self._log(strategy.exchange.messages, found, final=True)
+        keep_model(self.plan, "server-half", strategy.arm, strategy.seed, strategy.half.arrays)
+
+    def _unheard(self) -> list[Score]:
+        reason, spec = "no client answered the last scoring round", self.strategy.spec
+        names = [f"accuracy-{stream}-{variant}" for variant in variants(spec) for stream in answered(spec)]
+        return [Score(name, math.nan, 0, "higher", reason) for name in names]
+
+    def _cost(self) -> list[Score]:
+        traffic = self.strategy.traffic
+        n, (up, down) = traffic.samples, traffic.per_sample
+        unheard = "" if n else "no batch arrived"
+        untimed = "" if math.isfinite(traffic.rate) else "with a single message there is nothing to time"
+        return [
+            Score("bytes-up", up, n, "lower", unheard),
+            Score("bytes-down", down, n, "lower", unheard),
+            Score("samples-a-second", traffic.rate, traffic.timed, "higher", untimed),
+        ]
+
+    def _log(self, message: int, scores: list[Score], *, final: bool) -> None:
+        for score in scores:
+            self.log.score(self.strategy.arm, self.strategy.seed, message, score, final=final)
