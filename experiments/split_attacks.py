@@ -1,11 +1,11 @@
 """Images out of split learning's exchange: ``python -m experiments.split_attacks SOURCE [key=value ...]``.
 
 A small network is cut after ``--depths`` blocks and trained on half of the training images as plain split learning
-trains it; the attackers' auxiliary images are of the other half, less the client's own patients. One batch of
-``--images`` of the client's then goes there and back, once with BatchNorm in train mode and once in eval mode, and
-every attack of ``ATTACKS`` is given what its card says. The truth is used for scores alone: PSNR, SSIM and RDLV against
-the public prior (the mean of the test images), PSNR and SSIM in the order sent. Finished rows of ``--json`` are not run
-again.
+trains it; with ``--front real-plain``, ``real-pgsl`` ... it is the client half of ``fedsec.models``, trained as there.
+The attackers' auxiliary images are of the other half, less the client's own patients. One batch of ``--images`` of the
+client's then goes there and back, once with BatchNorm in train mode and once in eval mode, and every attack of
+``ATTACKS`` is given what its card says. The truth is used for scores alone: PSNR, SSIM and RDLV against the public
+prior (the mean of the test images), PSNR and SSIM in the order sent. Finished rows of ``--json`` are not run again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.split_client import ARMS, SplitParty
 from experiments.split_victim import FRONTS, Hijacked, Victim
 from fedsec.config import RunConfig
 from fedsec.datasets import load
 from fedsec.defences.activations import Control
+from fedsec.errors import ConfigError
 from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import psnr, rdlv, ssim
+from fedsec.models.split import SplitSpec
 from fedsec.probes.split import ATTACKS
 from fedsec.probes.split_view import READINGS, Means
 from fedsec.reports.results import write_whole
@@ -37,11 +40,25 @@ from fedsec.types import Dataset, Images, Indices
 Row = dict[str, float | list[float]]
 ENLARGED = 3
 """Sides of a pixel in the strips."""
+REAL = {f"real-{name}": arm.pgsl for name, arm in ARMS.items() if not (arm.control.noise or arm.control.decorrelation)}
+"""Fronts of ``fedsec.models.split.ClientHalf``, trained by ``fedsec.models.splitting``: of one cut, two blocks."""
 
 
 def tensors(data: Dataset, index: Indices) -> tuple[Tensor, Tensor]:
     rows = data.rows(index)
     return torch.from_numpy(to_images(rows.pixels)), torch.from_numpy(rows.labels.copy())
+
+
+def victim_of(
+    data: Dataset, images: Tensor, labels: Tensor, depth: int, seed: int, options: argparse.Namespace
+) -> Victim | SplitParty:
+    """The stand-in, or the real client. Raises ConfigError for a cut that the real client has not."""
+    control, classes = Control(options.noise, options.no_peek), len(data.class_names)
+    if options.front not in REAL:
+        return Victim(images, labels, classes, depth, control, options.front, seed)
+    if depth != 2:
+        raise ConfigError(f"--depths {depth} with --front {options.front}: the real client half has two blocks, take 2")
+    return SplitParty(images, labels, SplitSpec(data.channels, classes, data.size, REAL[options.front]), control, seed)
 
 
 class Case:
@@ -52,9 +69,8 @@ class Case:
         own, others = np.split(order, [len(order) // 2])
         self.public = others[~np.isin(data.groups[others], data.groups[own])]
         self.data, self.seed, self.options = data, seed, options
-        control = Control(options.noise, options.no_peek)
         images, labels = tensors(data, own)
-        self.victim = Victim(images, labels, len(data.class_names), depth, control, options.front, seed)
+        self.victim = victim_of(data, images, labels, depth, seed, options)
         self.images, self.labels = images[: options.images], labels[: options.images]
         test = tensors(data, data.test)
         self.prior = test[0].mean(dim=0, keepdim=True)
@@ -67,7 +83,7 @@ class Case:
             return self.prior.expand_as(self.images).numpy().copy(), {}
         train, options = mode == "train", self.options
         view = self.victim.exchange(self.images, self.labels, train=train)
-        reading = READINGS["image" if options.front == "image" else "folded"]
+        reading = READINGS["image" if options.front in ("image", "real-plain") else "folded"]
         session = Hijacked(self.victim, self.images, train=train)
         public = tensors(self.data, self.public)[0]
         iterations = options.iterations.get(name, 0)
@@ -137,7 +153,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=200, help="training steps before the batch")
-    parser.add_argument("--front", default="image", choices=sorted(FRONTS), help="what enters the client half")
+    parser.add_argument(
+        "--front",
+        default="image",
+        choices=[*FRONTS, *REAL],
+        help="what enters the client half, and which half: a stand-in or the real one",
+    )
     parser.add_argument("--noise", type=float, default=0.0, help="on activations, over their own standard deviation")
     parser.add_argument("--no-peek", type=float, default=0.0, help="weight of the distance correlation")
     parser.add_argument("--iterations", default="", help="e.g. 'fsha=4000,decoder=3000'; the attacks' own otherwise")

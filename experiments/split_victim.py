@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsec.defences.activations import Control
+from fedsec.defences.pgsl import fold
 from fedsec.models.classifier import in_batches
-from fedsec.probes.split_view import SplitView, folded, fresh
+from fedsec.probes.split_view import SplitView, fresh
 from fedsec.seeds import address_seed, stream
 
 BATCH = 16
@@ -33,7 +34,7 @@ def random_map(images: Tensor, rng: torch.Generator) -> Tensor:
     """PGSL's shape with a map that knows nothing: uniform in [0, 2 MAP] a pixel, added, kept in range, and sent along
     as its mean over channels and 2 x 2 pixels."""
     noise = 2 * MAP * torch.rand(images.shape, generator=rng)
-    return folded((images + noise).clamp(-1, 1), noise)
+    return fold((images + noise).clamp(-1, 1), noise)
 
 
 FRONTS: dict[str, Front] = {"image": image, "random-map": random_map}
@@ -54,8 +55,47 @@ def client_of(channels: int, depth: int) -> nn.Sequential:
     return whole(channels, 2)[:depth]
 
 
+class Party:
+    """A client with its training ``images`` (n, c, s, s) and ``labels`` (n,), and a server of which one stream answers.
+
+    ``client``: its half; ``server``: activations -> the logits whose gradient is returned.
+    """
+
+    images: Tensor
+    labels: Tensor
+    control: Control
+    seed: int
+    client: nn.Module
+    server: nn.Module
+
+    def factory(self) -> nn.Module:
+        """A client half of this architecture, its weights not used."""
+        raise NotImplementedError
+
+    def sent(self, images: Tensor, client: nn.Module | None = None) -> Tensor:
+        """What leaves the client for ``images``, by its own half or ``client``."""
+        raise NotImplementedError
+
+    def exchange(self, images: Tensor, labels: Tensor, *, train: bool) -> SplitView:
+        """One batch there and back through copies of the halves: these stay as they are."""
+        client, server = (deepcopy(half).train(train) for half in (self.client, self.server))
+        client.zero_grad()
+        sent = self.sent(images, client)
+        sent.retain_grad()
+        F.cross_entropy(server(sent), labels).backward()  # type: ignore[no-untyped-call]
+        update = {name: -value.grad for name, value in client.named_parameters() if value.grad is not None}
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        state = self.client.state_dict()
+        return SplitView(sent.detach(), self.factory, shape, train, sent.grad, labels, self.server, state, update)
+
+    def query(self, *, train: bool) -> Callable[[Tensor], Tensor]:
+        """The client half as a black box: images -> what would be sent of them."""
+        client = deepcopy(self.client).train(train)
+        return lambda images: self.sent(images, client).detach()
+
+
 @dataclass
-class Victim:
+class Victim(Party):
     """A client and its honest server. ``images`` (n, c, s, s), ``labels`` (n,): its training rows. ``depth``: blocks
     at the client. The network is trained as one: plain split learning does the same sums."""
 
@@ -76,6 +116,9 @@ class Victim:
         net = fresh(partial(whole, self.channels, self.classes), self.seed, "whole")
         assert isinstance(net, nn.Sequential)
         self.client, self.server = net[: self.depth], net[self.depth :]
+
+    def factory(self) -> nn.Module:
+        return client_of(self.channels, self.depth)
 
     def sent(self, images: Tensor, client: nn.Module | None = None) -> Tensor:
         return self.control.sent((client or self.client)(FRONTS[self.front](images, self.rng)), self.rng)
@@ -98,31 +141,13 @@ class Victim:
             right = in_batches(self.server, self.sent(images)).argmax(dim=1) == labels
         return float(right.float().mean())
 
-    def exchange(self, images: Tensor, labels: Tensor, *, train: bool) -> SplitView:
-        """One batch there and back through copies of the halves: these stay as they are."""
-        client, server = (deepcopy(half).train(train) for half in (self.client, self.server))
-        client.zero_grad()
-        sent = self.sent(images, client)
-        sent.retain_grad()
-        F.cross_entropy(server(sent), labels).backward()  # type: ignore[no-untyped-call]
-        update = {name: -value.grad for name, value in client.named_parameters() if value.grad is not None}
-        factory = partial(client_of, self.channels, self.depth)
-        shape = (images.shape[1], images.shape[2], images.shape[3])
-        state = self.client.state_dict()
-        return SplitView(sent.detach(), factory, shape, train, sent.grad, labels, self.server, state, update)
-
-    def query(self, *, train: bool) -> Callable[[Tensor], Tensor]:
-        """The client half as a black box: images -> what would be sent of them."""
-        client = deepcopy(self.client).train(train)
-        return lambda images: self.sent(images, client).detach()
-
 
 class Hijacked:
     """A session of a new client half with whoever holds the server; ``watched`` are images of its own."""
 
-    def __init__(self, victim: Victim, watched: Tensor, *, train: bool) -> None:
+    def __init__(self, victim: Party, watched: Tensor, *, train: bool) -> None:
         self.victim, self.watched, self.mode = victim, watched, train
-        self.client = fresh(partial(client_of, victim.channels, victim.depth), victim.seed, "hijacked")
+        self.client = fresh(victim.factory, victim.seed, "hijacked")
         self.adam = torch.optim.Adam(self.client.parameters(), RATE)
         self.draws = stream(victim.seed, "hijacked", "batches")
 
