@@ -70,12 +70,14 @@ def inverted(
 
 
 def _smoothed(preset: Preset, *, values: int, view: ServerView) -> Preset:
-    """``preset`` for maps of ``values`` numbers an image: its weight of total variation is for MAPPED numbers a pixel,
-    and grows as they get fewer. Found on chest radiographs at 64 px: with one number a pixel 0.6 in place of 0.15."""
+    """``preset`` for maps of ``values`` numbers an image. Its weight of total variation is for MAPPED numbers a pixel and
+    grows as they get fewer; and since maps fit at any contrast, which smoothness then takes away, the weight of the
+    statistics, which know it, grows with the square. Found on eight chest radiographs at 64 px: with one number a pixel
+    SSIM 0.14 without the second, 0.63 with it; the prior's is 0.32."""
     recipe = view.recipe
-    sparse = MAPPED * recipe.channels * recipe.size**2 / values
-    terms = {**preset.terms, "total-variation": preset.terms["total-variation"] * max(1.0, sparse)}
-    return replace(preset, terms=terms)
+    sparse = max(1.0, MAPPED * recipe.channels * recipe.size**2 / values)
+    grown = {"total-variation": sparse, "statistics": sparse**2}
+    return replace(preset, terms={name: weight * grown.get(name, 1.0) for name, weight in preset.terms.items()})
 
 
 def known_labels(view: ServerView, replica: Replica, public: Rows | None) -> Tensor | None:

@@ -1,0 +1,18 @@
+"""How an attack is put together from what an update gave away."""
+
+from __future__ import annotations
+
+from fedsec.probes.audit import MAPPED, _smoothed
+from fedsec.probes.presets import PRESETS
+from tests.probes.rounds import SMALL, trained
+
+
+def test_smoothness_and_statistics_weigh_more_where_a_map_says_less() -> None:
+    view, preset = trained(SMALL).view, PRESETS["row-space"]
+    pixels = SMALL.channels * SMALL.size**2
+    assert _smoothed(preset, values=MAPPED * pixels, view=view) == preset
+    assert _smoothed(preset, values=100 * pixels, view=view) == preset, "never less than the preset's own"
+    sparse = _smoothed(preset, values=pixels, view=view)
+    assert sparse.terms["total-variation"] == MAPPED * preset.terms["total-variation"]
+    assert sparse.terms["statistics"] == MAPPED**2 * preset.terms["statistics"]
+    assert sparse.terms["maps"] == preset.terms["maps"]
