@@ -70,8 +70,8 @@ def inverted(
 
 
 def _smoothed(preset: Preset, *, values: int, view: ServerView) -> Preset:
-    """``preset`` for maps of ``values`` numbers an image. Its weight of total variation is for MAPPED numbers a pixel and
-    grows as they get fewer; and since maps fit at any contrast, which smoothness then takes away, the weight of the
+    """``preset`` for maps of ``values`` numbers an image. Its weight of total variation is for MAPPED numbers a pixel,
+    and grows as they get fewer; since maps fit at any contrast, which smoothness then takes away, the weight of the
     statistics, which know it, grows with the square. Found on eight chest radiographs at 64 px: with one number a pixel
     SSIM 0.14 without the second, 0.63 with it; the prior's is 0.32."""
     recipe = view.recipe
