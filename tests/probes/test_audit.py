@@ -16,3 +16,5 @@ def test_smoothness_and_statistics_weigh_more_where_a_map_says_less() -> None:
     assert sparse.terms["total-variation"] == MAPPED * preset.terms["total-variation"]
     assert sparse.terms["statistics"] == MAPPED**2 * preset.terms["statistics"]
     assert sparse.terms["maps"] == preset.terms["maps"]
+    several = _smoothed(preset, values=pixels, view=trained(SMALL, steps=2).view)
+    assert several.terms["statistics"] == preset.terms["statistics"], "given moments hold the contrast"
