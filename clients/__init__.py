@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from flwr.common.typing import NDArrays, Scalar
 
@@ -15,14 +15,14 @@ from clients.probe import BatchNormProbeClient, InversionProbeClient
 from clients.split import SplitClient
 from fedsec.checks import pairs
 from fedsec.config import RunConfig
-from fedsec.datasets.public import prior_image
+from fedsec.datasets.public import first_of_each, prior_image
 from fedsec.images import to_images
 from fedsec.models.exchange import exchange_of, spec_of
 from fedsec.probes.audit import recipe_of
 from fedsec.types import Arrays, Rows
 
-STRANGERS = 50
-"""Public images that a site's statistics probe holds its own against."""
+STRANGERS = 25
+"""Public images of a class that a site's statistics probe holds its own against."""
 PROBE = "row-space"
 """The attack that a site makes on its own update: the strongest that needs nothing but the update."""
 
@@ -53,52 +53,36 @@ def build(
     ``public``: what an attacker may have of the same kind; asked for by a client that probes its own update.
     ``held``: the held-out images that a client of split learning is scored on.
     """
-    if config.train.task == "split-learning":
-        assert held is not None, "a client of split learning needs held-out images"
-        return SplitClient(
-            spec_of(config, channels=rows.pixels.shape[3], classes=classes),
-            exchange_of(config),
-            rows,
-            held(),
-            partition=partition,
-            seed=seed,
-            kept=kept,
-            device=device,
-            secret=secret,
-        )
-    if config.train.task == "classifier":
-        return _classifier(config, rows, partition, classes, seed, kept, device, secret, public)
-    kind = MaliciousGanClient if partition in config.malicious else GanClient
-    return kind(config, rows, partition=partition, classes=classes, seed=seed, kept=kept, device=device, secret=secret)
-
-
-def _classifier(
-    config: RunConfig,
-    rows: Rows,
-    partition: int,
-    classes: int,
-    seed: int,
-    kept: Arrays,
-    device: str,
-    secret: int | None,
-    public: Callable[[], Rows] | None,
-) -> ClassifierClient:
-    channels, leakage = rows.pixels.shape[3], config.leakage
-    recipe = recipe_of(config, partition=partition, images=len(rows), channels=channels, classes=classes)
-    usual = {
+    usual: dict[str, Any] = {
         "partition": partition,
         "seed": seed,
         "kept": kept,
         "device": device,
         "secret": secret,
-        "sends": config.classifier.sends,
-        "protect": config.classifier.protect,
     }
+    if config.train.task == "split-learning":
+        assert held is not None, "a client of split learning needs held-out images"
+        spec = spec_of(config, channels=rows.pixels.shape[3], classes=classes)
+        return SplitClient(spec, exchange_of(config), rows, held(), **usual)
+    if config.train.task == "classifier":
+        return _classifier(config, rows, classes, public, **usual)
+    kind = MaliciousGanClient if partition in config.malicious else GanClient
+    return kind(config, rows, classes=classes, **usual)
+
+
+def _classifier(
+    config: RunConfig, rows: Rows, classes: int, public: Callable[[], Rows] | None, *, partition: int, **usual: Any
+) -> ClassifierClient:
+    channels, leakage = rows.pixels.shape[3], config.leakage
+    recipe = recipe_of(config, partition=partition, images=len(rows), channels=channels, classes=classes)
+    usual |= {"partition": partition, "sends": config.classifier.sends, "protect": config.classifier.protect}
     if leakage.probe == "none":
-        return ClassifierClient(recipe, rows, **usual)  # type: ignore[arg-type]
+        return ClassifierClient(recipe, rows, **usual)
     assert public is not None, "a client that probes its own update needs images that an attacker may have"
     if leakage.probe == "statistics":
-        return BatchNormProbeClient(recipe, rows, strangers=to_images(public().pixels[:STRANGERS]), **usual)
+        return BatchNormProbeClient(
+            recipe, rows, strangers=to_images(first_of_each(public(), STRANGERS).pixels), **usual
+        )
     limit, iterations = leakage.limit or math.inf, pairs(leakage.iterations).get(PROBE, 0)
     prior = prior_image(public())
     return InversionProbeClient(recipe, rows, prior=prior, limit=limit, preset=PROBE, iterations=iterations, **usual)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ def client_of(channels: int, depth: int) -> nn.Sequential:
     return whole(channels, 2)[:depth]
 
 
-class Party:
+class Party(ABC):
     """A client with its training ``images`` (n, c, s, s) and ``labels`` (n,), and a server of which one stream answers.
 
     ``client``: its half; ``server``: activations -> the logits whose gradient is returned.
@@ -68,13 +69,13 @@ class Party:
     client: nn.Module
     server: nn.Module
 
+    @abstractmethod
     def factory(self) -> nn.Module:
         """A client half of this architecture, its weights not used."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sent(self, images: Tensor, client: nn.Module | None = None) -> Tensor:
         """What leaves the client for ``images``, by its own half or ``client``."""
-        raise NotImplementedError
 
     def exchange(self, images: Tensor, labels: Tensor, *, train: bool) -> SplitView:
         """One batch there and back through copies of the halves: these stay as they are."""

@@ -62,7 +62,22 @@ class Weighing:
     evidence: dict[int, float] = field(default_factory=dict)
 
 
-class RoundStrategy(Strategy):
+class TrainOnly(Strategy):
+    """A strategy whose clients are asked to train and never to evaluate: the server scores, the run log tells."""
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        return None
+
+    def summary(self) -> None:
+        """Nothing to add to the run log, which holds the whole configuration."""
+
+
+class RoundStrategy(TrainOnly):
     """Federated averaging of one model, one cell at a time; subclasses say how replies are weighted or combined.
 
     ``averaged`` is the exponential moving average over rounds that a generator is sampled from; what is broadcast is
@@ -182,14 +197,3 @@ class RoundStrategy(Strategy):
         decay = min(self.config.ema, number / (number + 9))
         self.average = decay * self.average + (1 - decay) * self.current
         return weighing
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return None
-
-    def summary(self) -> None:
-        """Nothing to add to the run log, which holds the whole configuration."""

@@ -39,8 +39,8 @@ from strategies.keeping import keep_model
 
 SHOWN = 8
 """Images of one update that its picture shows."""
-CALIBRATING = 512
-"""Public images that running statistics are taken from where clients keep theirs."""
+CALIBRATING = 256
+"""Public images of a class that running statistics are taken from where clients keep theirs."""
 KNOWN = 64
 """Public images of a class that an attack calibrates its reading of labels by."""
 BATCH = 64
@@ -96,9 +96,10 @@ class ClassifierObserver:
                 self._leak(number, fit, "the site's own probe", told, "")
         every = self.config.leakage.every
         if every and (number - 1) % every == 0:
+            network = self._network()
             for fit in self.strategy.heard:
                 if not self.config.audited or fit.partition in self.config.audited:
-                    self._audit(number, fit)
+                    self._audit(number, fit, network)
         return None
 
     def finish(self) -> None:
@@ -115,7 +116,7 @@ class ClassifierObserver:
         return network.eval()
 
     def _batches(self) -> Iterator[torch.Tensor]:
-        images = to_images(self.public.pixels[:CALIBRATING])
+        images = to_images(first_of_each(self.public, CALIBRATING).pixels)
         return iter(torch.split(torch.from_numpy(images), BATCH))
 
     def _scores(self) -> list[Score]:
@@ -126,7 +127,7 @@ class ClassifierObserver:
             return [Score(name, float("nan"), n, "higher", reason) for name in ("auc", "accuracy", "balanced-accuracy")]
         return classified(labels, shares)
 
-    def _audit(self, number: int, fit: Fit) -> None:
+    def _audit(self, number: int, fit: Fit, network: nn.Module) -> None:
         """Every attack of ``leakage.attacks``, and the prior, on one reply; the truth is used for the scores alone."""
         config, leakage, strategy = self.config, self.config.leakage, self.strategy
         data, truth = self.plan.dataset, self.plan.dataset.rows(self.parts[fit.partition])
@@ -141,7 +142,7 @@ class ClassifierObserver:
         place = f"{strategy.arm}-{strategy.seed}-{number:04d}-{fit.partition}"
         if leakage.keep:
             view.save(self.plan.folder / "views" / place)
-        images, network = to_images(truth.pixels), self._network()
+        images = to_images(truth.pixels)
         others = first_of_each(self.others, KNOWN)
         fewer = pairs(leakage.iterations)
         prior = np.repeat(self.prior, len(images), axis=0)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from fedsec.errors import RunError
 from fedsec.models.exchange import AVERAGE, NOBODY, Exchange, Phase, answered, reply_layout, variants
@@ -19,7 +18,7 @@ from fedsec.reports.record import Dropped
 from fedsec.reports.runlog import RunLog
 from fedsec.types import Arrays, Fit, Score
 from fedsec.weights import Layout
-from strategies.base import MOST_UNHEARD
+from strategies.base import MOST_UNHEARD, TrainOnly
 from strategies.reducers import mean
 from strategies.serverhalf import Outcome, ServerHalf
 
@@ -61,7 +60,7 @@ class SplitRound:
     dropped: tuple[Dropped, ...] = ()
 
 
-class SplitStrategy(Strategy):
+class SplitStrategy(TrainOnly):
     """One server half for several clients, one cell at a time; ``start(..., num_rounds=exchange.rounds)``.
 
     A reply that breaks a rule is dropped with site and reason: nothing is trained on it and no gradient answers it; its
@@ -207,17 +206,6 @@ class SplitStrategy(Strategy):
         if self.unheard == MOST_UNHEARD:
             reasons = "; ".join(sorted({f"{d.site}: {d.reason}" for d in dropped}))
             raise RunError(f"{self.arm} seed {self.seed}: no usable reply in {MOST_UNHEARD} rounds on end ({reasons})")
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return None
-
-    def summary(self) -> None:
-        """Nothing to add to the run log."""
 
 
 def _bytes(arrays: Arrays) -> int:

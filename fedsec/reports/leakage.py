@@ -80,7 +80,7 @@ def _cautions(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
 
 def leak_sections(record: RunRecord, folder: Path) -> str:
     found = leaks(record)
-    parts = (_pictures(record, folder, found), _table(found), _over_rounds(record, found), *_prices(record, found))
+    parts = (_pictures(record, folder, found), _table(found), _over_rounds(record, found), _prices(record, found))
     return "".join(parts)
 
 
@@ -100,8 +100,8 @@ def _pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:
         return section("Reconstructions", paragraph("No attack left a picture."))
     lead = (
         "From top to bottom: the site's own image, the public prior (what is known without any update), and what the "
+        "attack drew, an image a column. The best attack of each site and arm, in the audited round it did best."
     )
-    lead += "attack drew, an image a column. The best attack of each site and arm, in the audited round it did best."
     return section("Reconstructions", paragraph(inert(lead, 600), "soft"), plots(drawn))
 
 
@@ -175,31 +175,26 @@ def _key(found: Sequence[Leak]) -> str:
     return figures.legend([(figures.arm_look(i), f"site {site}") for i, site in enumerate(sites(found))])
 
 
-def _prices(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
+def _prices(record: RunRecord, found: Sequence[Leak]) -> str:
     """Leak and accuracy over sigma0, and of every arm side by side."""
-    arms = [arm for arm in record.header.arms if strongest_of(found, arm)]
+    arms = [arm for arm in record.header.arms if any(leak.arm == arm for leak in found)]
     rows = []
     for arm in arms:
-        own = [leak for site in sites(found) if (leak := strongest(found, arm, site))]
+        own = [strongest(found, arm, site) for site in sites(found)]
         epsilon = mean_interval(values_of(record, arm, "epsilon-client")).mean
         rows.append(
             (
                 inert(arm),
                 *(_value(mean_interval(values_of(record, arm, name))) for name in ("auc", "balanced-accuracy")),
                 digits(epsilon) if math.isfinite(epsilon) else "–",
-                *(f"{digits(leak.rdlv)}<small>{inert(leak.attack)}</small>" for leak in own),
+                *(f"{digits(leak.rdlv)}<small>{inert(leak.attack)}</small>" if leak else "–" for leak in own),
             )
         )
     head = ("arm", "AUC", "balanced accuracy", "epsilon", *(f"RDLV, site {site}" for site in sites(found)))
     told = "The price of each protection: how well the final model tells the classes apart on held-out images."
-    side = (
-        section("Leak against accuracy", table(told, head, rows, numeric=True), _noise(record, found)) if rows else ""
-    )
-    return (side,)
-
-
-def strongest_of(found: Sequence[Leak], arm: str) -> bool:
-    return any(leak.arm == arm for leak in found)
+    if not rows:
+        return ""
+    return section("Leak against accuracy", table(told, head, rows, numeric=True), _noise(record, found))
 
 
 def _sigma0(record: RunRecord, arm: str) -> float | None:

@@ -51,7 +51,7 @@ def _sheet(record: RunRecord, found: Sequence[Leak], pictures: Pictures, site: i
     first = arms[0]
     leak = strongest(found, first, site)
     assert leak is not None
-    prior = next(row for row in found if (row.arm, row.partition, row.attack) == (first, site, PRIOR))
+    prior = next((row for row in found if (row.arm, row.partition, row.attack) == (first, site, PRIOR)), None)
     worst = leak.level
     told = f"{MEANS[worst]} " + _numbers(leak, prior)
     facts, limits = (paragraph(inert(text, 900), "soft") for text in (_facts(record, first, site), _limits(record)))
@@ -80,10 +80,11 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _numbers(leak: Leak, prior: Leak) -> str:
+def _numbers(leak: Leak, prior: Leak | None) -> str:
+    without = digits(prior.of("ssim").mean) if prior else "not yet measured"
     text = (
         f"Similarity with the true images (SSIM, 1 is equal): {digits(leak.of('ssim').mean)} with the update, "
-        f"{digits(prior.of('ssim').mean)} without it."
+        f"{without} without it."
     )
     if math.isfinite(leak.identified):
         crowd = 1 / leak.of("iip-chance").mean
