@@ -16,7 +16,7 @@ from clients.classifier import ClassifierClient
 from fedsec.errors import ReplyError
 from fedsec.images import to_images
 from fedsec.metrics.similarity import Rdlv, rdlv
-from fedsec.probes.audit import inverted
+from fedsec.probes.audit import Means, inverted
 from fedsec.probes.batchnorm import Moments, moment_likelihood, noise_gain, recovered, steps_taken
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe, ServerView
@@ -95,7 +95,7 @@ class InversionProbeClient(ClassifierClient):
         """What of this site's images the server can draw from ``view``, NaN where the prior is like none of them; and
         how many values an image 'row-space' read: 0 says that it found nothing, not that there is nothing."""
         truth = to_images(self.rows.pixels)
-        images, said = inverted(view, self.preset, prior=self.prior, seed=self.seed, iterations=self.iterations)
+        images, said = inverted(view, self.preset, Means(self.prior, None, self.seed, self.iterations, self.device))
         return rdlv(truth, images, self.prior), said.get("maps", 0.0)
 
 

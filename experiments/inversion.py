@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -29,13 +29,16 @@ from fedsec.metrics.similarity import leak_scores, placed
 from fedsec.models.networks import NETWORKS, NORMS, new_network
 from fedsec.models.training import network_arrays
 from fedsec.privacy.protection import PROTECTIONS, parsed
-from fedsec.probes.audit import ATTACKS
+from fedsec.probes.audit import ATTACKS, Means
+from fedsec.probes.released import ITERATIONS, released_together
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
 from fedsec.types import Dataset, Images, Rows
 
 WARM_BATCH = 16
+TOGETHER = "released"
+"""The attack that ``--together`` runs on all sites at once."""
 ENLARGED = 3
 """Sides of a pixel in the strips."""
 
@@ -59,15 +62,14 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
     model = list(network_arrays(new_network(recipe.spec, seed=options.seed)).values())
     if options.warm:
         warm = replace(recipe, steps=options.warm, batch=WARM_BATCH)
-        model, _, told = ClassifierClient(warm, data.rows(others), partition=0, seed=options.seed).fit(
-            model, {"round": 1}
-        )
+        site = ClassifierClient(warm, data.rows(others), partition=0, seed=options.seed, device=options.device)
+        model, _, told = site.fit(model, {"round": 1})
         print(f"global model after {options.warm} steps: loss {float(told['loss']):.3f}", flush=True)
     found = []
     for place in range(options.sites):
         rows: Rows = data.rows(own[place * options.images : (place + 1) * options.images])
         mine = replace(recipe, steps=steps, batch=options.batch)
-        client = ClassifierClient(mine, rows, partition=place + 1, seed=options.seed)
+        client = ClassifierClient(mine, rows, partition=place + 1, seed=options.seed, device=options.device)
         client.fit(model, {"round": 2})
         view = client.captured
         assert view is not None
@@ -90,7 +92,32 @@ def attack(
     """Reconstructions, and what the attack says of itself."""
     if name == "prior":
         return np.broadcast_to(prior, site.truth.shape).copy(), {}
-    return ATTACKS[name](site.view, prior, public, options.seed, options.iterations.get(name, 0))
+    means = Means(prior, public, options.seed, options.iterations.get(name, 0), options.device)
+    return ATTACKS[name](site.view, means)
+
+
+def together(
+    found: Sequence[Site], prior: Images, options: argparse.Namespace
+) -> Iterator[tuple[Images, dict[str, float]]]:
+    """The released attack on every site at once; the seconds of all are shared out."""
+    if not found:
+        return
+    views, iterations = [site.view for site in found], options.iterations.get(TOGETHER, ITERATIONS)
+    started = time.monotonic()
+
+    def say(iteration: int) -> None:
+        if iteration in (10, 100) or iteration % 1000 == 0:
+            print(f"{TOGETHER}: {iteration} of {iterations}, {time.monotonic() - started:.0f} s", flush=True)
+
+    everything = released_together(
+        views, prior=prior, seed=options.seed, iterations=iterations, device=options.device, say=say
+    )
+    for images in everything:
+        yield images, {"seconds": (time.monotonic() - started) / len(found)}
+
+
+def _kept(options: argparse.Namespace, place: int, line: str) -> Path | None:
+    return options.png / f"site-{place}-{line}.npy" if options.png else None
 
 
 def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
@@ -127,22 +154,34 @@ def prepare(options: argparse.Namespace) -> tuple[Rows, Images, list[Site]]:
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     public, prior, found = prepare(options)
     results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
+
+    def done(key: str, kept: Path | None) -> bool:
+        return key in results and (kept is None or kept.is_file())
+
+    def keep(key: str, kept: Path | None, site: Site, images: Images, told: dict[str, float]) -> None:
+        results[key] = {**leak_scores(site.truth, images, prior), **told}
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, images)
+        if options.json:
+            write_whole(options.json, json.dumps(results, indent=1) + "\n")
+
+    if options.together:
+        places = {f"{TOGETHER} {place}": _kept(options, place, TOGETHER) for place in range(len(found))}
+        lacking = [place for place, (key, kept) in enumerate(places.items()) if not done(key, kept)]
+        for place, (images, told) in zip(lacking, together([found[n] for n in lacking], prior, options), strict=True):
+            key = f"{TOGETHER} {place}"
+            keep(key, places[key], found[place], images, told)
     for place, site in enumerate(found):
         strips = [site.truth]
         for name, protections in product(options.attacks, options.protect):
             line = _line(name, protections)
-            key, kept = f"{line} {place}", options.png / f"site-{place}-{line}.npy" if options.png else None
-            if key not in results or (kept and not kept.is_file()):
+            key, kept = f"{line} {place}", _kept(options, place, line)
+            if not done(key, kept):
                 started = time.monotonic()
                 guarded = protected(site, protections, place, options.seed)
                 images, told = attack(name, guarded, prior, public, options)
-                seconds = time.monotonic() - started
-                results[key] = {**leak_scores(site.truth, images, prior), **told, "seconds": seconds}
-                if kept:
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    np.save(kept, images)
-                if options.json:
-                    write_whole(options.json, json.dumps(results, indent=1) + "\n")
+                keep(key, kept, site, images, {**told, "seconds": time.monotonic() - started})
             if kept:
                 strips.append(placed(site.truth, np.load(kept)))
             say(f"site {place} {line}: " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items()))
@@ -167,6 +206,7 @@ def site_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--warm", type=int, default=60, help="steps of the global model before the round")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.0, help="sigma0: noise over the update's 95th percentile")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", type=Path, help="where finished results are kept; they are not made again")
     return parser
 
@@ -181,6 +221,9 @@ def main() -> None:
         help=f"NAME=STRENGTH,... of {', '.join(PROTECTIONS)}, after --noise; may be given again for more lines",
     )
     parser.add_argument("--png", type=Path, help="folder for a strip a site (truth, then each attack) and its arrays")
+    parser.add_argument(
+        "--together", action="store_true", help="'released' on all sites in one vectorised pass, for a GPU"
+    )
     options = parser.parse_intermixed_args()
     options.attacks = options.attacks.split(",")
     pairs = [pair.split("=") for pair in options.iterations.split(",") if pair]

@@ -77,7 +77,15 @@ def _cell(found: Interval, sign: str = "") -> str:
 
 def climbed(rung: str, site: Site, public: Images, prior: Images, options: argparse.Namespace) -> Any:
     started = time.monotonic()
-    images, told = climb(rung, site.view, prior=prior, public=public, seed=options.seed, iterations=options.iterations)
+    images, told = climb(
+        rung,
+        site.view,
+        prior=prior,
+        public=public,
+        seed=options.seed,
+        iterations=options.iterations,
+        device=options.device,
+    )
     seconds = time.monotonic() - started
     return {**score(site.truth, images, prior), **told, "seconds": seconds, "iterations": options.iterations}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from fedsec.models.fitting import probabilities
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import load_network, network_arrays
 from fedsec.privacy.promises import promises
-from fedsec.probes.audit import ATTACKS, recipe_of
+from fedsec.probes.audit import ATTACKS, Means, recipe_of
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.view import ServerView
 from fedsec.reports.record import LeakRow
@@ -65,7 +66,7 @@ class ClassifierObserver:
     """
 
     def __init__(self, plan: Plan, config: RunConfig, strategy: RoundStrategy, panel: Panel, log: RunLog) -> None:
-        self.plan, self.config, self.strategy, self.log = plan, config, strategy, log
+        self.plan, self.config, self.strategy, self.log, self.device = plan, config, strategy, log, panel.device
         data, simulated = plan.dataset, not plan.census.told_by
         self.parts = list(partition(data, config.split, seed=config.data.seed)) if simulated else []
         self.public = public_rows(data, self.parts) if simulated else data.rows(data.train)
@@ -145,11 +146,12 @@ class ClassifierObserver:
         images = to_images(truth.pixels)
         others = first_of_each(self.others, KNOWN)
         fewer = pairs(leakage.iterations)
+        means = Means(self.prior, others, strategy.seed, device=self.device)
         prior = np.repeat(self.prior, len(images), axis=0)
         for name in audits(leakage):
             started = time.monotonic()
             try:
-                found, told = ATTACKS[name](view, self.prior, others, strategy.seed, fewer.get(name, 0))
+                found, told = ATTACKS[name](view, replace(means, iterations=fewer.get(name, 0)))
             except ProbeError as error:  # what is needed was not sent; others may still go on
                 self._leak(number, fit, name, {}, "", str(error))
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,9 +25,22 @@ MAPPED = 4
 """Numbers of a map for each pixel of an image where a ResNet-18's first stage ends."""
 Told = dict[str, float]
 """What an attack says of itself."""
-Attack = Callable[[ServerView, Images, Rows | None, int, int], tuple[Images, Told]]
-"""(view, prior (1, c, s, s), public images of each class or None, seed, iterations or 0 for its own) -> as many images
-as the view has examples."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an attacker brings: a public image to start from, ``prior`` (1, c, s, s), ``public`` images of each class or
+    none, and ``iterations``, 0 for the attack's own; where to compute."""
+
+    prior: Images
+    public: Rows | None
+    seed: int
+    iterations: int = 0
+    device: str = "cpu"
+
+
+Attack = Callable[[ServerView, Means], tuple[Images, Told]]
+"""As many images as the view has examples, and what the attack says of itself."""
 
 
 def recipe_of(config: RunConfig, *, partition: int, images: int, channels: int, classes: int) -> Recipe:
@@ -48,20 +61,20 @@ def recipe_of(config: RunConfig, *, partition: int, images: int, channels: int, 
     )
 
 
-def inverted(
-    view: ServerView, preset: str, *, prior: Images, seed: int, iterations: int = 0, public: Rows | None = None
-) -> tuple[Images, Told]:
+def inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told]:
     """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
     which 'row-space' can read no maps gives the prior, with ``maps`` 0. Labels as ``known_labels`` reads them."""
-    chosen = PRESETS[preset] if not iterations else replace(PRESETS[preset], iterations=iterations)
-    replica = Replica(view.recipe, view.before)
+    chosen, prior, seed = PRESETS[preset], means.prior, means.seed
+    if means.iterations:
+        chosen = replace(chosen, iterations=means.iterations)
+    replica = Replica(view.recipe, view.before, device=means.device)
     maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
     if maps is None and "maps" in chosen.terms:
         return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
     if maps is not None:
         chosen = _smoothed(chosen, values=int(np.prod(maps.maps.shape[1:])), view=view)
     trains = any(name in OF_THE_UPDATE for name in chosen.terms)
-    known = known_labels(view, replica, public) if trains else None
+    known = known_labels(view, replica, means.public) if trains else None
     found = invert(
         replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
     )
@@ -97,13 +110,12 @@ def known_labels(view: ServerView, replica: Replica, public: Rows | None) -> Ten
 
 
 def _preset(name: str) -> Attack:
-    return lambda view, prior, public, seed, iterations: inverted(
-        view, name, prior=prior, public=public, seed=seed, iterations=iterations
-    )
+    return lambda view, means: inverted(view, name, means)
 
 
-def _released(view: ServerView, prior: Images, _: Rows | None, seed: int, iterations: int) -> tuple[Images, Told]:
-    return released(view, prior=prior, seed=seed, iterations=iterations or ITERATIONS), {}
+def _released(view: ServerView, means: Means) -> tuple[Images, Told]:
+    iterations = means.iterations or ITERATIONS
+    return released(view, prior=means.prior, seed=means.seed, iterations=iterations, device=means.device), {}
 
 
 ATTACKS: dict[str, Attack] = {**{name: _preset(name) for name in PRESETS}, "released": _released}

@@ -88,7 +88,14 @@ def invert(
     moved = [canvas.moved, *([logits] if joint else [])]
     adam = torch.optim.Adam(moved, preset.lr)
     rate = LambdaLR(adam, lambda iteration: rate_at(iteration, preset.iterations))
-    look = _looking(replica, observed, chosen, canvas, labels if not joint else None, chunk)
+    look = _looking(
+        replica,
+        observed,
+        chosen,
+        canvas,
+        labels.to(replica.device) if labels is not None and not joint else None,
+        chunk,
+    )
     agreed = _agreeing(preset, chosen)
     rng = torch.Generator().manual_seed(address_seed(seed, "inversion", "noise"))
     best = _Best(first)

@@ -38,10 +38,10 @@ def sent(view: ServerView, replica: Replica, public: Images, seed: int) -> list[
 def global_model(view: ServerView, replica: Replica, public: Images, seed: int) -> list[BatchMoments]:
     """The running statistics that the server sent out: an average of many clients' earlier batches, unbiased
     variances as torch keeps them."""
-    names = replica.counts(1)
+    mean, spread = STATISTICS
     return [
-        (_tensor(view.before[f"{name}.{STATISTICS[0]}"]), _tensor(view.before[f"{name}.{STATISTICS[1]}"]))
-        for name in names
+        (_tensor(view.before[f"{name}.{mean}"], replica), _tensor(view.before[f"{name}.{spread}"], replica))
+        for name in replica.counts(1)
     ]
 
 
@@ -51,8 +51,9 @@ def proxy(view: ServerView, replica: Replica, public: Images, seed: int) -> list
     whole = public[: len(public) // batch * batch]
     if not len(whole):
         raise ProbeError(f"{len(public)} public images: proxy statistics need at least one batch of {batch}")
+    shown = torch.from_numpy(whole).to(replica.device)
     with torch.no_grad():
-        seen = [replica.logits(replica.weights, chunk)[1] for chunk in torch.split(torch.from_numpy(whole), batch)]
+        seen = [replica.logits(replica.weights, chunk)[1] for chunk in torch.split(shown, batch)]
     return [
         (torch.stack([m for m, _ in layer]).mean(0), torch.stack([v for _, v in layer]).mean(0))
         for layer in zip(*seen, strict=True)
@@ -64,7 +65,7 @@ def random(view: ServerView, replica: Replica, public: Images, seed: int) -> lis
     rng = stream(seed, "random-statistics")
     shuffled = []
     for mean, spread in global_model(view, replica, public, seed):
-        order = torch.from_numpy(rng.permutation(len(mean)))
+        order = torch.from_numpy(rng.permutation(len(mean))).to(replica.device)
         shuffled.append((mean[order], spread[order]))
     return shuffled
 
@@ -114,7 +115,7 @@ LEAKS: dict[str, tuple[str, str]] = {
 
 
 def climb(
-    name: str, view: ServerView, *, prior: Images, public: Images, seed: int, iterations: int
+    name: str, view: ServerView, *, prior: Images, public: Images, seed: int, iterations: int, device: str = "cpu"
 ) -> tuple[Images, dict[str, float]]:
     """Reconstructions of all of ``view``'s images by one of RUNGS, and what the attack says of itself.
 
@@ -122,7 +123,7 @@ def climb(
     It is also the answer where no maps can be read (``maps`` 0). The label of one image is read from the
     view, those of several are optimised with the images.
     """
-    rung, replica = RUNGS[name], Replica(view.recipe, view.before)
+    rung, replica = RUNGS[name], Replica(view.recipe, view.before, device=device)
     nothing = np.repeat(prior, view.examples, axis=0)
     if not rung.statistics and not rung.update and not rung.maps:
         return nothing, {}
@@ -156,5 +157,5 @@ def _inverted(
     return invert(replica, observed, preset, count=view.examples, labels=labels, prior=prior, seed=seed)
 
 
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(values, np.float32))
+def _tensor(values: np.ndarray, replica: Replica) -> torch.Tensor:
+    return torch.from_numpy(np.array(values, np.float32)).to(replica.device)

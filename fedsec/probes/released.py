@@ -12,11 +12,13 @@ Departures: the noise on the images is left out, which the release draws anew ea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import grad, vmap
 from torch.optim.lr_scheduler import LambdaLR
 
 from fedsec.probes.batchnorm import recovered
@@ -36,36 +38,67 @@ def released(
 
     ``iterations``: fewer than the release's keep its schedule, warm-up and cosine, over what there is.
     """
-    recipe, count = view.recipe, view.examples
+    return released_together([view], prior=prior, seed=seed, iterations=iterations, device=device)[0]
+
+
+def released_together(
+    views: Sequence[ServerView],
+    *,
+    prior: Images,
+    seed: int,
+    iterations: int = ITERATIONS,
+    device: str = "cpu",
+    say: Callable[[int], None] = lambda iteration: None,
+) -> list[Images]:
+    """``released`` of several views of one recipe, size and model sent out, in one vectorised pass an iteration.
+
+    A pass has some thousand small operations, whose launches are what one view costs a GPU. On a CPU it gains nothing.
+    """
+    recipe, count = views[0].recipe, views[0].examples
     rng = torch.Generator().manual_seed(address_seed(seed, "released"))
     shape = (count, recipe.channels, recipe.size, recipe.size)
-    images = torch.from_numpy(np.broadcast_to((prior + 1) / 2, shape).copy()).to(device).requires_grad_(True)
-    told = torch.rand((count, recipe.classes), generator=rng).to(device).requires_grad_(True)
-    aims = [
-        (torch.from_numpy(m.mean).float().to(device), torch.from_numpy(m.var).float().to(device))
-        for m in recovered(view.before, view.after, steps=1, momentum=recipe.bn_momentum).values()
-    ]
-    after = Replica(recipe, {**view.before, **view.after}, device=device)
-    inner = Replica(recipe, view.before, device=device)
-    weights: Weights = inner.weights
+    first = torch.from_numpy(np.broadcast_to((prior + 1) / 2, shape).copy())
+    images, told = (
+        start.expand(len(views), *start.shape).clone().to(device).requires_grad_(True)
+        for start in (first, torch.rand((count, recipe.classes), generator=rng))
+    )
+    after, inner = Replica(recipe, views[0].before, device=device), Replica(recipe, views[0].before, device=device)
+    ended = _stacked([Replica(recipe, {**view.before, **view.after}).weights for view in views], device)
+    weights = _stacked([inner.weights for _ in views], device)
+    aims = _stacked([_aims(view) for view in views], device)
+
+    def value(images: Tensor, told: Tensor, weights: Weights, ended: Weights, aims: Weights) -> Tensor:
+        seen = [moment for pair in after.logits(ended, images)[1] for moment in pair]
+        matched = torch.stack([torch.linalg.vector_norm(a - b) for a, b in zip(seen, aims.values(), strict=True)]).sum()
+        outer = STATISTICS * matched + VARIATION * _variation(images) + ENERGY * _energy(images)
+        return outer + F.binary_cross_entropy_with_logits(inner.logits(weights, images)[0], torch.sigmoid(told))
+
+    slopes_of = vmap(grad(value, argnums=(0, 1, 2)))
     adam = torch.optim.Adam([images, told], LR, betas=(0.9, 0.9))
     rate = LambdaLR(adam, lambda iteration: _rate(iteration, iterations))
-    for _ in range(iterations):
-        moments = after.logits(after.weights, images)[1]
-        pairs = [(a, b) for seen, aim in zip(moments, aims, strict=True) for a, b in zip(seen, aim, strict=True)]
-        matched = torch.stack([torch.linalg.vector_norm(a - b) for a, b in pairs]).sum()
-        outer = STATISTICS * matched + VARIATION * _variation(images) + ENERGY * _energy(images)
-        tracked = {name: value.detach().requires_grad_() for name, value in weights.items()}
-        loss = F.binary_cross_entropy_with_logits(inner.logits(tracked, images)[0], torch.sigmoid(told))
-        slopes = torch.autograd.grad(outer + loss, [images, told, *tracked.values()])
-        weights = {
-            name: value.detach() - recipe.lr * slope
-            for (name, value), slope in zip(tracked.items(), slopes[2:], strict=True)
-        }
-        images.grad, told.grad = slopes[0], slopes[1]
+    for iteration in range(iterations):
+        images.grad, told.grad, slopes = slopes_of(images.detach(), told.detach(), weights, ended, aims)
+        names = list(weights)
+        torch._foreach_sub_([weights[n] for n in names], [slopes[n] for n in names], alpha=recipe.lr)
         adam.step()
         rate.step()
-    return _stretched(images.detach()).cpu().numpy()
+        say(iteration + 1)
+    return [_stretched(found).cpu().numpy() for found in images.detach()]
+
+
+def _aims(view: ServerView) -> Weights:
+    """Means and variances of one local step, as the release takes them, in the network's order."""
+    found = recovered(view.before, view.after, steps=1, momentum=view.recipe.bn_momentum)
+    return {
+        f"{name}.{part}": torch.from_numpy(getattr(moments, part)).float()
+        for name, moments in found.items()
+        for part in ("mean", "var")
+    }
+
+
+def _stacked(each: Sequence[Weights], device: str) -> Weights:
+    """Tensor by tensor, (views, ...)."""
+    return {name: torch.stack([one[name].to(device) for one in each]) for name in each[0]}
 
 
 def _rate(iteration: int, iterations: int) -> float:

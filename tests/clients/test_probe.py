@@ -13,7 +13,7 @@ from fedsec.images import to_images
 from fedsec.metrics.similarity import ssim
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
-from fedsec.probes.audit import inverted, known_labels
+from fedsec.probes.audit import Means, inverted, known_labels
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe
 from fedsec.types import Images, Rows
@@ -63,7 +63,7 @@ def test_the_images_own_update_draws_it(chests: Rows, prior: Images) -> None:
     assert told["probe-maps"] == 128 // 2 * 8 * 8
     view = client.captured
     assert view is not None
-    images, said = inverted(view, "row-space", prior=prior, seed=0, iterations=300)
+    images, said = inverted(view, "row-space", Means(prior, None, 0, 300))
     truth = to_images(own.pixels)
     assert ssim(truth, images)[0] > ssim(truth, prior)[0] + 0.2
     assert said["gap"] > 1e3
@@ -90,7 +90,7 @@ def test_many_images_in_a_wide_batch_give_the_prior(chests: Rows, prior: Images)
     )
     client.fit(start(), {"round": 1})
     assert client.captured is not None
-    images, said = inverted(client.captured, "row-space", prior=prior, seed=0)
+    images, said = inverted(client.captured, "row-space", Means(prior, None, 0))
     assert said == {"maps": 0.0}
     np.testing.assert_array_equal(images, np.repeat(prior, 8, axis=0))
 
@@ -107,8 +107,6 @@ def test_the_labels_of_a_batch_come_from_the_last_bias(chests: Rows) -> None:
     assert found is not None
     assert found.tolist() == [0, 1, 1, 1]
     assert known_labels(view, replica, None) is None
-    images, said = inverted(
-        view, "see-through-gradients", prior=to_images(chests.pixels[:1]), seed=0, iterations=3, public=public
-    )
+    images, said = inverted(view, "see-through-gradients", Means(to_images(chests.pixels[:1]), public, 0, 3))
     assert images.shape == (4, 1, 32, 32)
     assert np.isfinite(said["loss"])
