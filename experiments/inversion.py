@@ -145,7 +145,12 @@ def _spread(values: list[float]) -> str:
 
 def prepare(options: argparse.Namespace) -> tuple[Rows, Images, list[Site]]:
     """The public test rows, the mean (1, c, s, s) of their images as prior, and the sites."""
-    flat = {"data.source": options.source, "data.size": options.size, **parse_settings(options.settings)}
+    flat = {
+        "data.source": options.source,
+        "data.size": options.size,
+        "train.task": "classifier",
+        **parse_settings(options.settings),
+    }
     data = load(RunConfig.from_flat(flat).data)
     public = data.rows(data.test)
     return public, to_images(public.pixels).mean(axis=0, keepdims=True), sites(data, options)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 FIRST_STEPS = 3
 """Steps at a round's start that have a loss of their own in the report: the generator is still nearly the server's."""
+CLASSIFIED = 224
+"""Pixels a side at which only classifiers work: what ResNet-18 was made for."""
 AUDITS = (
     "row-space",
     "bn-only",
@@ -44,6 +46,8 @@ def cross_checks(config: RunConfig) -> list[str]:
         mistakes.append(f"attack.blend = {config.attack.blend}: must be at most 1; only 'warp' counts in pixels")
     if config.attack.size > config.data.size - 2:
         mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
+    if config.data.size == CLASSIFIED and config.train.task != "classifier":
+        mistakes.append(f"data.size = {CLASSIFIED}: only train.task = 'classifier' has networks of that size; take 128")
     if config.gan.loss != "wgan-gp" and config.train.penalty != Train().penalty:
         mistakes.append(f"train.penalty = {config.train.penalty}: only gan.loss = 'wgan-gp' has a penalty")
     if config.defence.bound and config.defence.name not in ("fed-avg", "fed-detect", "fed-inspect"):

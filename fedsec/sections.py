@@ -18,7 +18,7 @@ class Data:
     format: Literal["auto", "folders", "isic2019", "csv", "medmnist"] = setting("auto", meaning="layout of the source")
     modality: Literal["skin", "chest"] = setting("skin", meaning="which phantom, and gray or RGB")
     count: int = setting(2000, at_least(40), meaning="images the phantom draws")
-    size: Literal[32, 64, 128] = setting(32, meaning="pixels a side")
+    size: Literal[32, 64, 128, 224] = setting(32, meaning="pixels a side; 224 for classifiers alone")
     grouping: Literal["classes", "malignant"] = setting("malignant", meaning="labels as they are, or benign/malignant")
     test_fraction: float = setting(0.2, between(0.05, 0.5), meaning="share of lesions/patients held out")
     seed: int = setting(0, at_least(0), meaning="of the phantom, the split and the partition")

@@ -46,6 +46,7 @@ def test_all_mistakes_come_at_once() -> None:
         ({"run.seeds": ""}, "at least one"),
         ({"run.seeds": "1,1"}, "distinct"),
         ({"attack.size": 31}, "border"),
+        ({"data.size": 224}, "only train.task = 'classifier'"),
         ({"run.name": "../x"}, "plain folder name"),
         ({"run.arms": "{"}, "not JSON"),
         ({"run.arms": "[]"}, "at least one arm"),

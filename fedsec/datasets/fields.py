@@ -84,10 +84,15 @@ def viewed(layers: Layers, angle: float, zoom: float, shift: tuple[float, float]
     return np.stack(turned)
 
 
-def downsampled(picture: Layers, size: int) -> npt.NDArray[np.uint8]:
-    """(side, side, c) in [0, 1] -> (size, size, c) uint8 by area averaging; ``size`` divides the canvas."""
-    step = CANVAS // size
-    channels = picture.shape[2]
-    area = np.clip(picture, 0, 1).reshape(size, step, size, step, channels).mean(axis=(1, 3))
-    pixels: npt.NDArray[np.uint8] = np.rint(area * 255).astype(np.uint8)
+def at_size(picture: Layers, size: int) -> npt.NDArray[np.uint8]:
+    """(side, side, c) in [0, 1] -> (size, size, c) uint8: by area averaging where ``size`` divides the canvas, and by
+    cubic splines where it is above it, which shows no more than the canvas does."""
+    step, channels = CANVAS // size, picture.shape[2]
+    kept = np.clip(picture, 0, 1)
+    if step:
+        shown = kept.reshape(size, step, size, step, channels).mean(axis=(1, 3))
+    else:
+        by = size / CANVAS
+        shown = np.clip(ndimage.zoom(kept, (by, by, 1), order=3, mode="nearest", grid_mode=True), 0, 1)
+    pixels: npt.NDArray[np.uint8] = np.rint(shown * 255).astype(np.uint8)
     return pixels

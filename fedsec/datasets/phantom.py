@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from fedsec.datasets import chest, skin
-from fedsec.datasets.fields import Layers, downsampled
+from fedsec.datasets.fields import Layers, at_size
 from fedsec.datasets.raw import Raw
 from fedsec.seeds import stream
 from fedsec.types import Pixels
@@ -25,7 +25,7 @@ Step = Callable[[int], None]
 
 
 def draw(modality: Modality, count: int, size: int, seed: int, step: Step = lambda done: None) -> Raw:
-    """``count`` images of side ``size`` (32, 64 or 128), with class names, group and site of each.
+    """``count`` images of side ``size`` (32, 64, 128 or 224), with class names, group and site of each.
 
     ``step(done)`` is called as images get ready.
     """
@@ -33,7 +33,7 @@ def draw(modality: Modality, count: int, size: int, seed: int, step: Step = lamb
     pixels: Pixels = np.empty((count, size, size, channels), np.uint8)
     labels, groups, sites = [], [], []
     for i, (canvas, label, group, site) in zip(range(count), _pictures(modality, seed), strict=False):
-        pixels[i] = downsampled(canvas, size)
+        pixels[i] = at_size(canvas, size)
         labels.append(label)
         groups.append(group)
         sites.append(site)

@@ -34,6 +34,9 @@ def test_sizes_show_the_same_pictures(modality: Modality) -> None:
     small, large = draw(modality, 3, 32, 0).pixels, draw(modality, 3, 128, 0).pixels
     averaged = large.reshape(3, 32, 4, 32, 4, -1).mean(axis=(2, 4))
     assert np.abs(averaged - small).max() <= 1
+    enlarged = draw(modality, 3, 224, 0).pixels
+    assert enlarged.shape == (3, 224, 224, small.shape[3])
+    assert np.abs(enlarged.reshape(3, 32, 7, 32, 7, -1).mean(axis=(2, 4)) - small).mean() <= 0.5
 
 
 @BOTH
