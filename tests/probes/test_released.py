@@ -10,21 +10,25 @@ import pytest
 from clients.classifier import ClassifierClient
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
-from fedsec.probes.released import released
+from fedsec.probes.released import released, released_together
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Rows
 
 PRIOR = np.zeros((1, 1, 32, 32), np.float32)
 
 
-@pytest.fixture(scope="module")
-def view() -> ServerView:
-    rng = np.random.default_rng(3)
+def captured(seed: int) -> ServerView:
+    rng = np.random.default_rng(seed)
     rows = Rows(rng.integers(0, 256, (2, 32, 32, 1), dtype=np.uint8), np.array([0, 1]))
     client = ClassifierClient(Recipe(network="convnet", size=32, batch=2), rows, partition=0, seed=0)
     client.fit(list(network_arrays(new_network(NetworkSpec("convnet"), seed=1)).values()), {"round": 1})
     assert client.captured is not None
     return client.captured
+
+
+@pytest.fixture(scope="module")
+def view() -> ServerView:
+    return captured(3)
 
 
 def test_each_result_spans_the_range_and_repeats(view: ServerView) -> None:
@@ -46,3 +50,12 @@ def test_the_statistics_do(view: ServerView) -> None:
     other = {**view.after, name: view.after[name] + 1}
     expected = released(view, prior=PRIOR, seed=0, iterations=5)
     assert not np.array_equal(released(replace(view, after=other), prior=PRIOR, seed=0, iterations=5), expected)
+
+
+def test_views_in_one_pass_are_drawn_as_each_is_alone(view: ServerView) -> None:
+    views, seen = [view, captured(4), captured(5)], list[int]()
+    found = released_together(views, prior=PRIOR, seed=0, iterations=3, say=seen.append)
+    assert seen == [1, 2, 3]
+    for images, one in zip(found, views, strict=True):
+        np.testing.assert_allclose(images, released(one, prior=PRIOR, seed=0, iterations=3), atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 0.1
