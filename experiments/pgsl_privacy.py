@@ -147,7 +147,8 @@ def point(arm: str, rows: dict[int, Cell], measure: str = "ssim") -> Point:
 
 
 def table(cells: dict[str, dict[int, Cell]]) -> str:
-    """One line an arm and attack: means over images and seeds, SSIM with its interval over seeds; * = strongest."""
+    """One line an arm and attack: means over images and seeds, SSIM with its interval over seeds; * = strongest. Images
+    that the prior is not like at all have no RDLV and are left out of its mean."""
     lines = [
         "| arm | seeds | accuracy | AUC | attack | SSIM | PSNR, dB | RDLV | IIP, pixels |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -159,7 +160,9 @@ def table(cells: dict[str, dict[int, Cell]]) -> str:
             found = [row["attacks"][name] for row in rows.values()]
             near = mean_interval([float(np.mean(row["ssim"])) for row in found])
             ends = f" ({near.low:.2f} to {near.high:.2f})" if len(found) > 1 else ""
-            level, leak, named = (np.mean([np.mean(row[key]) for row in found]) for key in ("psnr", "rdlv", "iip"))
+            level, named = (np.mean([np.mean(row[key]) for row in found]) for key in ("psnr", "iip"))
+            leaks = np.concatenate([row["rdlv"] for row in found])
+            leak = leaks[~np.isnan(leaks)].mean() if not np.isnan(leaks).all() else np.nan
             mark = "*" if name == best else ""
             left = f"| {arm} | {len(rows)} | {utility[0]:.3f} | {utility[1]:.3f} | {name}{mark}"
             lines.append(f"{left} | {near.mean:.2f}{ends} | {level:.1f} | {leak:.2f} | {named:.2f} |")
