@@ -32,7 +32,8 @@ class Gallery:
 
     def scores(self, truth: Rows, reconstructions: Images, network: nn.Module) -> dict[str, float]:
         """``iip-pixels``, ``iip-features`` (``features_before`` the last layer of ``network``) and ``iip-chance``; none
-        at all where a label of ``truth`` has fewer than OTHERS public images. ``reconstructions``: in truth's order."""
+        at all where a label of ``truth`` has fewer than OTHERS public images, and no features of a network that noise
+        has ruined: NaN where they are not finite. ``reconstructions``: in truth's order."""
         searched = np.isin(self.labels, truth.labels)
         labels = np.concatenate([self.labels[searched], truth.labels])
         if min(int((self.labels == label).sum()) for label in np.unique(truth.labels)) < OTHERS:
@@ -40,8 +41,10 @@ class Gallery:
         images = np.concatenate([self.images[searched], to_images(truth.pixels)])
         sources = np.arange(len(labels) - len(truth), len(labels))
         by_pixels = iip(reconstructions, images, labels, sources, pixels)
-        by_features = iip(reconstructions, images, labels, sources, features_before(network))
-        return {"iip-pixels": by_pixels.value, "iip-features": by_features.value, "iip-chance": by_pixels.chance}
+        embed = features_before(network)
+        sound = all(bool(np.isfinite(embed(part)).all()) for part in (images, reconstructions))
+        by_features = iip(reconstructions, images, labels, sources, embed).value if sound else float("nan")
+        return {"iip-pixels": by_pixels.value, "iip-features": by_features, "iip-chance": by_pixels.chance}
 
 
 def features_before(network: nn.Module) -> Embedding:

@@ -70,14 +70,18 @@ def auc(labels: Labels, shares: Features) -> float:
 def classified(labels: Labels, shares: Features, suffix: str = "") -> list[Score]:
     """AUC, accuracy and balanced accuracy (mean recall of the classes present) of (n, classes) probabilities.
 
-    Without an image of each class there is no AUC, and that is its reason; without any, nothing.
+    Without an image of each class there is no AUC, and that is its reason; without any, or of a network whose answers
+    are not finite, nothing.
     """
     n, best = len(labels), shares.argmax(axis=1)
     present = np.unique(labels)
     every = len(present) == shares.shape[1]
-    if not n:
-        names = ("auc", "accuracy", "balanced-accuracy")
-        return [Score(name + suffix, float("nan"), 0, "higher", "no held-out image") for name in names]
+    ruined = not np.isfinite(shares).all()
+    if not n or ruined:
+        names, why = ("auc", "accuracy", "balanced-accuracy"), "no held-out image"
+        if n:
+            why = "the network's answers are not finite: its weights are ruined"
+        return [Score(name + suffix, float("nan"), n, "higher", why) for name in names]
     area = auc(labels, shares) if every else float("nan")
     recalls = [float((best[labels == label] == label).mean()) for label in present]
     return [

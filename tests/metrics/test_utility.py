@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fedsec.metrics.utility import _first_of_each, auc, utility_curve
+from fedsec.metrics.utility import _first_of_each, auc, classified, utility_curve
 from fedsec.types import Rows
 from tests.metrics.samples import lesions
 
@@ -62,3 +62,10 @@ def test_auc_of_two_and_of_more_classes() -> None:
     assert auc(labels, shares) == 0.75
     assert auc(np.arange(3), np.eye(3)) == 1
     assert auc(np.arange(3), np.full((3, 3), 1 / 3)) == pytest.approx(0.5)
+
+
+def test_answers_that_are_not_finite_are_no_scores() -> None:
+    shares = np.array([[0.3, 0.7], [math.nan, math.nan]])
+    found = classified(np.array([1, 0]), shares)
+    assert [score.name for score in found] == ["auc", "accuracy", "balanced-accuracy"]
+    assert all(math.isnan(score.value) and "not finite" in score.reason for score in found)
