@@ -234,6 +234,8 @@ def main() -> None:
     pairs = [pair.split("=") for pair in options.iterations.split(",") if pair]
     options.iterations = {name: int(number) for name, number in pairs}
     options.protect = options.protect or [""]
+    if options.together and (TOGETHER not in options.attacks or options.protect != [""]):
+        parser.error(f"--together runs {TOGETHER!r} without --protect: name it in --attacks, leave --protect out")
     lines = [_line(name, protections) for name, protections in product(options.attacks, options.protect)]
     torch.set_num_threads(1)
     print(table(run(options, lambda line: print(line, flush=True)), lines))

@@ -42,9 +42,11 @@ class Gallery:
         sources = np.arange(len(labels) - len(truth), len(labels))
         by_pixels = iip(reconstructions, images, labels, sources, pixels)
         embed = features_before(network)
-        sound = all(bool(np.isfinite(embed(part)).all()) for part in (images, reconstructions))
-        by_features = iip(reconstructions, images, labels, sources, embed).value if sound else float("nan")
-        return {"iip-pixels": by_pixels.value, "iip-features": by_features, "iip-chance": by_pixels.chance}
+        crowd, drawn = embed(images), embed(reconstructions)
+        named = float("nan")
+        if np.isfinite(crowd).all() and np.isfinite(drawn).all():
+            named = iip(reconstructions, images, labels, sources, lambda of: crowd if of is images else drawn).value
+        return {"iip-pixels": by_pixels.value, "iip-features": named, "iip-chance": by_pixels.chance}
 
 
 def features_before(network: nn.Module) -> Embedding:

@@ -76,11 +76,11 @@ def classified(labels: Labels, shares: Features, suffix: str = "") -> list[Score
     n, best = len(labels), shares.argmax(axis=1)
     present = np.unique(labels)
     every = len(present) == shares.shape[1]
-    ruined = not np.isfinite(shares).all()
-    if not n or ruined:
-        names, why = ("auc", "accuracy", "balanced-accuracy"), "no held-out image"
-        if n:
-            why = "the network's answers are not finite: its weights are ruined"
+    why = "" if n else "no held-out image"
+    if not np.isfinite(shares).all():
+        why = "the model gives values that are not finite: it diverged"
+    if why:
+        names = ("auc", "accuracy", "balanced-accuracy")
         return [Score(name + suffix, float("nan"), n, "higher", why) for name in names]
     area = auc(labels, shares) if every else float("nan")
     recalls = [float((best[labels == label] == label).mean()) for label in present]

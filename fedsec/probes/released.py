@@ -62,16 +62,16 @@ def released_together(
         start.expand(len(views), *start.shape).clone().to(device).requires_grad_(True)
         for start in (first, torch.rand((count, recipe.classes), generator=rng))
     )
-    after, inner = Replica(recipe, views[0].before, device=device), Replica(recipe, views[0].before, device=device)
-    ended = _stacked([Replica(recipe, {**view.before, **view.after}).weights for view in views], device)
-    weights = _stacked([inner.weights for _ in views], device)
+    replica = Replica(recipe, views[0].before, device=device)
+    weights = _stacked([replica.weights] * len(views), device)
+    ended = _stacked([_ended(view, list(weights)) for view in views], device)
     aims = _stacked([_aims(view) for view in views], device)
 
     def value(images: Tensor, told: Tensor, weights: Weights, ended: Weights, aims: Weights) -> Tensor:
-        seen = [moment for pair in after.logits(ended, images)[1] for moment in pair]
+        seen = [moment for pair in replica.logits(ended, images)[1] for moment in pair]
         matched = torch.stack([torch.linalg.vector_norm(a - b) for a, b in zip(seen, aims.values(), strict=True)]).sum()
         outer = STATISTICS * matched + VARIATION * _variation(images) + ENERGY * _energy(images)
-        return outer + F.binary_cross_entropy_with_logits(inner.logits(weights, images)[0], torch.sigmoid(told))
+        return outer + F.binary_cross_entropy_with_logits(replica.logits(weights, images)[0], torch.sigmoid(told))
 
     slopes_of = vmap(grad(value, argnums=(0, 1, 2)))
     adam = torch.optim.Adam([images, told], LR, betas=(0.9, 0.9))
@@ -84,6 +84,12 @@ def released_together(
         rate.step()
         say(iteration + 1)
     return [_stretched(found).cpu().numpy() for found in images.detach()]
+
+
+def _ended(view: ServerView, names: Sequence[str]) -> Weights:
+    """The weights ``names`` after the round; those that were not sent, as they were before."""
+    whole = {**view.before, **view.after}
+    return {name: torch.from_numpy(np.array(whole[name], np.float32)) for name in names}
 
 
 def _aims(view: ServerView) -> Weights:
