@@ -16,6 +16,7 @@ from clients.split import SplitClient
 from fedsec.checks import pairs
 from fedsec.config import RunConfig
 from fedsec.datasets.public import first_of_each, prior_image
+from fedsec.defences.activations import Control
 from fedsec.images import to_images
 from fedsec.models.exchange import exchange_of, spec_of
 from fedsec.probes.audit import recipe_of
@@ -63,7 +64,8 @@ def build(
     if config.train.task == "split-learning":
         assert held is not None, "a client of split learning needs held-out images"
         spec = spec_of(config, channels=rows.pixels.shape[3], classes=classes)
-        return SplitClient(spec, exchange_of(config), rows, held(), **usual)
+        control = Control(config.cut.noise, config.cut.decorrelation)
+        return SplitClient(spec, exchange_of(config), rows, held(), control=control, **usual)
     if config.train.task == "classifier":
         return _classifier(config, rows, classes, public, **usual)
     kind = MaliciousGanClient if partition in config.malicious else GanClient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from flwr.client import NumPyClient
 from flwr.common.typing import NDArrays, Scalar
 from torch import Tensor, nn
 
+from fedsec.defences.activations import Control
 from fedsec.errors import DataError
 from fedsec.images import to_images
 from fedsec.models.exchange import AVERAGE, NOBODY, Exchange, answered, travelling, variants
@@ -25,8 +26,9 @@ class SplitClient(NumPyClient):
 
     ``rows``: this site's training images; ``held``: those it is scored on, at least one (DataError). ``kept``: weights,
     running statistics and optimisers between rounds, empty at first; ``fit`` leaves the successor in ``self.kept``.
-    ``secret``: read once, when ``kept`` is empty, as the seed of what is this client's own: its order, its surrogate,
-    its random maps. No activations or maps are kept: they are made again from the weights that made them.
+    ``control``: what this client does to its activations on its own. ``secret``: read once, when ``kept`` is empty, as
+    the seed of what is this client's own: its order, its surrogate, its random maps, its noise. No activations or maps
+    are kept: they are made again from the weights that made them.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class SplitClient(NumPyClient):
         partition: int,
         seed: int,
         kept: Arrays,
+        control: Control | None = None,
         device: str = "cpu",
         secret: int | None = None,
     ) -> None:
@@ -46,7 +49,7 @@ class SplitClient(NumPyClient):
             raise DataError("a split client needs at least one held-out image to be scored on; there is none")
         self.spec, self.exchange, self.rows, self.held = spec, exchange, rows, held
         self.partition, self.seed, self.device = partition, seed, device
-        self.kept, self.sent = kept, tuple[str, ...]()
+        self.kept, self.sent, self.control = kept, tuple[str, ...](), control or Control()
         fresh = address_seed(seed if secret is None else secret, "client", partition, "own")
         self.own = int(kept["own"][0]) if kept else fresh
 
@@ -69,7 +72,8 @@ class SplitClient(NumPyClient):
             if "gradients" in given:
                 self._apply(home, given["gradients"], self.exchange.message(number - 1))
             self._average(home, given)
-            arrays = {"send": self._send, "sync": self._sync, "test": self._test}[phase](home, number)
+            answer = {"send": self._send, "sync": self._sync, "test": self._test, "audit": self._audit}
+            arrays = answer[phase](home, number)
         self.kept = _state(home, self.own)
         self.sent = tuple(arrays)
         return [*arrays.values()], len(self.rows), {**told}
@@ -108,7 +112,11 @@ class SplitClient(NumPyClient):
     def _apply(self, home: Home, gradients: np.ndarray, message: int) -> None:
         mini = self._batches(message)
         self._paced(home, message)
-        applied(home, mini, entered(home, mini), torch.from_numpy(np.array(gradients)).to(self.device))
+        given, back = entered(home, mini), torch.from_numpy(np.array(gradients)).to(self.device)
+        if self.control.decorrelation:
+            own = zip(mini, sent(home, given), strict=True)
+            back = back + torch.stack([self.control.pull(batch.images, clear) for batch, clear in own])
+        applied(home, mini, given, back)
 
     def _average(self, home: Home, given: Arrays) -> None:
         average = _under(given, AVERAGE)
@@ -116,8 +124,10 @@ class SplitClient(NumPyClient):
             load_network(network, _under(average, f"{name}."))
 
     def _send(self, home: Home, number: int) -> Arrays:
-        mini = self._batches(self.exchange.message(number))
-        arrays: Arrays = {"activations": _array(sent(home, entered(home, mini)))}
+        message = self.exchange.message(number)
+        mini = self._batches(message)
+        wire = self._wire([*sent(home, entered(home, mini))], "message", message)
+        arrays: Arrays = {"activations": _array(wire)}
         if self.exchange.labels == "server":
             arrays["labels"] = np.stack([batch.labels.cpu().numpy() for batch in mini])
         return arrays
@@ -151,10 +161,25 @@ class SplitClient(NumPyClient):
         images = torch.from_numpy(to_images(rows.pixels)).to(self.device)
         seed = address_seed(self.own, "held-out")
         found = [held_out(home, images, perturb=name == "on", seed=seed) for name in variants(self.spec)]
-        arrays: Arrays = {"activations": _array(torch.stack(found))}
+        arrays: Arrays = {"activations": _array(self._wire(found, "held-out", number))}
         if self.exchange.labels == "server":
             arrays["labels"] = np.where(np.arange(len(rows)) < count, rows.labels, NOBODY)
         return arrays
+
+    def _audit(self, home: Home, number: int) -> Arrays:
+        """The first training images, sent as held-out ones are, defences on; the first again where there are too few.
+        Beside them the half, which an attacker of the audit is given."""
+        shown = self.exchange.shown
+        rows = self.rows.take(np.where(np.arange(shown) < len(self.rows), np.arange(shown), 0))
+        images = torch.from_numpy(to_images(rows.pixels)).to(self.device)
+        found = held_out(home, images, perturb=True, seed=address_seed(self.own, "audit"))
+        half = {f"half.{name}": value for name, value in network_arrays(home.half).items()}
+        return {"activations": _array(self._wire([found], "audit", number)[0]), **half}
+
+    def _wire(self, activations: Sequence[Tensor], *address: str | int) -> Tensor:
+        """What of each batch leaves the client, one below the other; noise by this client's seed and ``address``."""
+        rng = torch.Generator().manual_seed(address_seed(self.own, "control", *address))
+        return torch.stack([self.control.sent(batch, rng) for batch in activations])
 
     @torch.no_grad()
     def _score(self, home: Home, given: Arrays) -> Arrays:

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.pgsl_verdict import Point, strongest, verdict
 from experiments.split_attacks import ENLARGED, tensors
 from experiments.split_client import ARMS, SplitParty
 from fedsec.config import RunConfig
@@ -37,6 +36,7 @@ from fedsec.images import grid, save_png, to_pixels
 from fedsec.metrics.iip import iip, pixels
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.similarity import psnr, rdlv, ssim
+from fedsec.metrics.tradeoff import Point, against_noise, strongest
 from fedsec.metrics.utility import classified
 from fedsec.models.split import SplitSpec
 from fedsec.probes.split import ATTACKS
@@ -178,7 +178,7 @@ def verdicts(cells: dict[str, dict[int, Cell]], measure: str) -> list[str]:
         shared = sorted(set.intersection(*(set(cells[name]) for name in (arm, *curve))))
         if ARMS[arm].noise is None and len(curve) > 1 and shared:
             mine, *noise = (point(n, {s: cells[n][s] for s in shared}, measure) for n in (arm, *curve))
-            lines.append(verdict(mine, noise, measure=measure.upper()).words)
+            lines.append(against_noise(mine, noise, measure=measure.upper()).words)
     return lines
 
 

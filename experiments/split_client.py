@@ -21,10 +21,10 @@ from fedsec.models.splitting import (
     entered,
     new_desk,
     new_home,
+    outsider,
     paced,
     sent,
     server_step,
-    surrogate_step,
 )
 from fedsec.models.training import batches
 from fedsec.seeds import address_seed, stream
@@ -126,16 +126,9 @@ class SplitParty(Party):
             clear = sent(self.home, given)
             wire = [self.control.sent(one, self.rng) for one in clear]
             answers = [server_step(self.desk, one, batch.labels) for one, batch in zip(wire, message, strict=True)]
-            own = [self.penalty_gradient(batch.images, one) for batch, one in zip(message, clear, strict=True)]
+            own = [self.control.pull(batch.images, one) for batch, one in zip(message, clear, strict=True)]
             back = [answer.gradient + mine for answer, mine in zip(answers, own, strict=True)]
             applied(self.home, message, given, torch.stack(back))
-
-    def penalty_gradient(self, images: Tensor, activations: Tensor) -> Tensor:
-        leaf = activations.detach().requires_grad_(True)
-        if not self.control.decorrelation:
-            return torch.zeros_like(leaf)
-        (found,) = torch.autograd.grad(self.control.penalty(images, leaf), leaf)
-        return found
 
     def shares(self, images: Tensor) -> Tensor:
         """Probabilities (n, classes) that the server answers with: plain, or PGSL's late fusion; all defences on."""
@@ -153,13 +146,8 @@ class SplitParty(Party):
         return float((self.shares(images).argmax(dim=1) == labels).float().mean())
 
     def outsider(self, images: Tensor, labels: Tensor, steps: int) -> nn.Module | None:
-        """The surrogate of another client: trained as ours is, on its own images. None where there is no map."""
-        home = new_home(self.spec, seed=self.seed, own=address_seed(self.seed, "attacker"))
-        order = message_of(images, labels, steps, self.seed, "attacker") if home.surrogate is not None else []
-        for done, batch in enumerate(order):
-            paced(home.optimisers.values(), done, steps)
-            surrogate_step(home, batch)
-        return home.surrogate
+        """The surrogate of another client, on its own images. None where there is no map."""
+        return outsider(self.spec, message_of(images, labels, steps, self.seed, "attacker"), seed=self.seed)
 
     def asked(self, surrogate: nn.Module | None, *, train: bool) -> Callable[[Tensor], Tensor]:
         """Queries of who has the client half and the control, and makes the map with ``surrogate``."""

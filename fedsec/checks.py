@@ -26,6 +26,9 @@ AUDITS = (
 )
 """What ``leakage.attacks`` can name (``fedsec.probes.audit.ATTACKS``; a test holds the two together)."""
 
+SPLIT_AUDITS = ("white-box", "adaptive", "adaptive-joint", "decoder", "unsplit")
+"""The same of ``train.task`` = 'split-learning' (``fedsec.probes.split.ATTACKS`` that need no gradient)."""
+
 SPLIT: dict[str, Any] = {"cut": Cut(), "pgsl": Pgsl()}
 """The sections that split learning alone reads."""
 
@@ -114,28 +117,40 @@ def _classifier_checks(config: RunConfig) -> list[str]:
         mistakes.append("classifier.sends = 'statistics': noise can make a variance negative; dp-* needs 'weights'")
     if config.classifier.norm == "frozen" and sends == "weights":
         mistakes.append("classifier.norm = 'frozen': all must use the same statistics; send them, or take another norm")
-    unknown = [attack for attack in audits(config.leakage) if attack not in AUDITS]
-    if unknown or not audits(config.leakage):
-        mistakes.append(f"leakage.attacks = {config.leakage.attacks!r}: must be of {', '.join(AUDITS)}")
-    try:
-        strange = [attack for attack in pairs(config.leakage.iterations) if attack not in AUDITS]
-    except ValueError:
-        strange = [config.leakage.iterations]
     if config.leakage.limit and config.leakage.probe != "inversion":
         mistakes.append(
             f"leakage.limit = {config.leakage.limit}: only leakage.probe = 'inversion' measures what it limits"
         )
-    if strange:
+    if config.leakage.images != Leakage().images:
         mistakes.append(
-            f"leakage.iterations = {config.leakage.iterations!r}: write 'attack=number', e.g. 'bn-only=300'"
+            f"leakage.images = {config.leakage.images}: {task} attacks all images of an update; leave it out"
         )
+    return mistakes + _audit_checks(config.leakage, AUDITS)
+
+
+def _audit_checks(leakage: Leakage, known: tuple[str, ...]) -> list[str]:
+    """The attacks of an audit and their iterations."""
+    mistakes = []
+    if not audits(leakage) or not set(audits(leakage)) <= set(known):
+        mistakes.append(f"leakage.attacks = {leakage.attacks!r}: must be of {', '.join(known)}")
+    try:
+        strange = not set(pairs(leakage.iterations)) <= set(known)
+    except ValueError:
+        strange = True
+    if strange:
+        example = f"{known[1]}=300"
+        mistakes.append(f"leakage.iterations = {leakage.iterations!r}: write 'attack=number', e.g. '{example}'")
     return mistakes
 
 
 def _split_checks(config: RunConfig) -> list[str]:
-    others = {"gan": Gan(), "classifier": Classifier(), "leakage": Leakage()}
+    others = {"gan": Gan(), "classifier": Classifier()}
     adversary = {"attack": Attack(), "defence": Defence(), "privacy": Privacy()}
     mistakes = _unread(config, {**others, **adversary})
+    audited = ("every", "sites", "attacks", "iterations", "images") if config.leakage.every else ()
+    by = "" if audited else "leakage.every = 0"
+    mistakes += _unread(config, {"leakage": Leakage()}, by=by, but=audited)
+    mistakes += _audit_checks(config.leakage, SPLIT_AUDITS) if config.leakage.every else []
     mistakes += _unread(config, {"train": Train()}, but=("task", "rounds", "batch", "lr"))
     if config.train.batch < 2:
         mistakes.append(f"train.batch = {config.train.batch}: must be at least 2, or a batch has no variance")

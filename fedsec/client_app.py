@@ -15,6 +15,8 @@ from fedsec.config import Data, RunConfig, Split
 from fedsec.errors import ConfigError, ReplyError
 from fedsec.types import Rows, SiteReport
 
+SPLIT = "split-learning"
+
 app = ClientApp()
 
 
@@ -87,7 +89,8 @@ def _parsed(items: frozenset[tuple[str, bool | int | float | str]]) -> RunConfig
 
 
 def _site_config(context: Context) -> RunConfig:
-    """A real site's configuration: the run's, with the site's own data. A run that names an attack is refused."""
+    """A real site's configuration: the run's, with the site's own data. A run that names an attack, or an audit that
+    asks for what never leaves a site, is refused."""
     flat = dict(context.run_config)
     node = context.node_config
     config = RunConfig.from_flat(flat)
@@ -96,6 +99,12 @@ def _site_config(context: Context) -> RunConfig:
         raise ConfigError(
             f"this site refuses the run: its arms {', '.join(attacks)} simulate an attack; on real machines run arms "
             "without attack.name, attack.update and attack.report"
+        )
+    audited = [arm for arm in config.arms if (its := config.arm(arm)).leakage.every and its.train.task == SPLIT]
+    if audited:
+        raise ConfigError(
+            f"this site refuses the run: its arms {', '.join(audited)} ask for the site's half of the network, for "
+            "audits; set leakage.every = 0, audits are for simulations alone"
         )
     if "data" not in node or "site" not in node:
         raise ConfigError("a site's node config needs data = 'folder of images' and site = 'its name'")

@@ -125,8 +125,11 @@ class RunConfig:
         rounds, cut = self.train.rounds, self.cut
         if self.train.task != "split-learning":
             return rounds
+        every, last = range(1, rounds + 1), {rounds}
         averages = rounds // cut.average if cut.average else 0
-        return (rounds - (-rounds // self.measure.every)) * (2 if cut.labels == "client" else 1) + averages
+        audits = last | {m for m in every if m % self.leakage.every == 0} if self.leakage.every else set()
+        scored = last | audits | {m for m in every if m % self.measure.every == 0}
+        return (rounds + len(scored)) * (2 if cut.labels == "client" else 1) + averages + len(audits)
 
     @property
     def batches(self) -> tuple[int, ...]:

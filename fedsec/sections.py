@@ -91,6 +91,8 @@ class Cut:
     )
     average: int = setting(0, at_least(0), meaning="messages between averages of the clients' halves; 0 = never")
     held: int = setting(128, at_least(1), meaning="held-out images a client is scored on, at most")
+    noise: float = setting(0.0, at_least(0), meaning="noise on what a client sends, over the activations' deviation")
+    decorrelation: float = setting(0.0, at_least(0), meaning="weight of NoPeek's penalty on what activations share")
 
 
 @dataclass(frozen=True)
@@ -250,13 +252,17 @@ class Privacy:
 
 @dataclass(frozen=True)
 class Leakage:
-    """What a curious server could draw out of single updates (classifier), and what a site does about it."""
+    """What a curious server could draw out of single updates (classifier) or activations (split-learning), and what a
+    site does about it."""
 
-    every: int = setting(0, at_least(0), meaning="rounds between audits of single updates, from round 1 on; 0 = none")
-    sites: str = setting("", meaning="partitions whose updates are audited, e.g. '0,4,8'; '' = all")
-    attacks: str = setting(
-        "row-space", meaning="attacks of an audit, e.g. 'bn-only,row-space'; the prior is always there"
+    every: int = setting(
+        0,
+        at_least(0),
+        meaning="rounds between audits, from round 1 on (split-learning: messages, and the last); 0 = none",
     )
+    sites: str = setting("", meaning="partitions that are audited, e.g. '0,4,8'; '' = all")
+    attacks: str = setting("row-space", meaning="attacks of an audit, with commas; the prior is always there")
+    images: int = setting(16, at_least(1), meaning="split-learning: training images of a site under attack, at most")
     iterations: str = setting("", meaning="fewer iterations than the attack's own, e.g. 'bn-only=300'")
     probe: Literal["none", "statistics", "inversion"] = setting(
         "none", meaning="what a site tries on its own update each round before it leaves"

@@ -12,13 +12,12 @@ from flwr.app import ArrayRecord, MetricRecord
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from fedsec.checks import audits, pairs
+from fedsec.checks import audits as audited
+from fedsec.checks import pairs
 from fedsec.config import RunConfig
-from fedsec.datasets import partition
-from fedsec.datasets.public import attacker_rows, first_of_each, prior_image, public_rows
+from fedsec.datasets.public import first_of_each
 from fedsec.errors import RunError
-from fedsec.images import grid as tile
-from fedsec.images import save_png, to_images, to_pixels
+from fedsec.images import to_images
 from fedsec.metrics.gallery import Gallery
 from fedsec.metrics.panel import Panel
 from fedsec.metrics.similarity import leak_scores, placed
@@ -30,16 +29,14 @@ from fedsec.privacy.promises import promises
 from fedsec.probes.audit import ATTACKS, Means, recipe_of
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.view import ServerView
-from fedsec.reports.record import LeakRow
 from fedsec.reports.runlog import RunLog
 from fedsec.runs import Plan
-from fedsec.types import Arrays, Fit, Images, Score
+from fedsec.types import Arrays, Fit, Score
 from fedsec.weights import sent_names, with_proper_variances
+from strategies.auditing import Audits
 from strategies.base import RoundStrategy
 from strategies.keeping import keep_model
 
-SHOWN = 8
-"""Images of one update that its picture shows."""
 CALIBRATING = 256
 """Public images of a class that running statistics are taken from where clients keep theirs."""
 KNOWN = 64
@@ -67,9 +64,10 @@ class ClassifierObserver:
 
     def __init__(self, plan: Plan, config: RunConfig, strategy: RoundStrategy, panel: Panel, log: RunLog) -> None:
         self.plan, self.config, self.strategy, self.log, self.device = plan, config, strategy, log, panel.device
-        data, simulated = plan.dataset, not plan.census.told_by
-        self.parts = list(partition(data, config.split, seed=config.data.seed)) if simulated else []
-        self.public = public_rows(data, self.parts) if simulated else data.rows(data.train)
+        data = plan.dataset
+        self.audits = Audits(plan, config, strategy.arm, strategy.seed, log)
+        self.gallery = Gallery.of(self.audits.others)
+        self.public = self.audits.public
         self.test = data.rows(data.test)
         local = config.classifier.sends == "weights" and config.classifier.norm == "batch"
         if local and not len(self.public):
@@ -77,14 +75,7 @@ class ClassifierObserver:
                 "classifier.sends = 'weights' with norm 'batch': the server scores by statistics of public images and "
                 "every image here is some client's; take split.scheme = 'sizes', or another norm"
             )
-        if config.leakage.every and not simulated:
-            raise RunError(
-                "leakage.every: only a simulation knows what an attack should have drawn; take leakage.probe"
-            )
         self.calibrates = local
-        self.others = attacker_rows(data, self.parts) if simulated else self.public
-        self.prior = prior_image(self.others)
-        self.gallery = Gallery.of(self.others)
 
     def after_round(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
         if not number:
@@ -94,7 +85,7 @@ class ClassifierObserver:
         for fit in self.strategy.heard:
             told = {key.removeprefix("probe-"): value for key, value in fit.metrics.items() if key.startswith("probe-")}
             if told:
-                self._leak(number, fit, "the site's own probe", told, "")
+                self.audits.leak(number, fit, "the site's own probe", told)
         every = self.config.leakage.every
         if every and (number - 1) % every == 0:
             network = self._network()
@@ -126,7 +117,7 @@ class ClassifierObserver:
     def _audit(self, number: int, fit: Fit, network: nn.Module) -> None:
         """Every attack of ``leakage.attacks``, and the prior, on one reply; the truth is used for the scores alone."""
         config, leakage, strategy = self.config, self.config.leakage, self.strategy
-        data, truth = self.plan.dataset, self.plan.dataset.rows(self.parts[fit.partition])
+        data, audits, truth = self.plan.dataset, self.audits, self.audits.truth(fit.partition)
         recipe = recipe_of(
             config,
             partition=fit.partition,
@@ -135,36 +126,25 @@ class ClassifierObserver:
             classes=len(data.class_names),
         )
         view = ServerView(recipe, strategy.layout.arrays(strategy.origin), fit.arrays, fit.examples)
-        place = f"{strategy.arm}-{strategy.seed}-{number:04d}-{fit.partition}"
         if leakage.keep:
-            view.save(self.plan.folder / "views" / place)
+            view.save(self.plan.folder / "views" / audits.place(number, fit))
         images = to_images(truth.pixels)
-        others = first_of_each(self.others, KNOWN)
+        others = first_of_each(audits.others, KNOWN)
         fewer = pairs(leakage.iterations)
-        means = Means(self.prior, others, strategy.seed, device=self.device)
-        prior = np.repeat(self.prior, len(images), axis=0)
-        for name in audits(leakage):
+        means = Means(audits.prior, others, strategy.seed, device=self.device)
+        prior = np.repeat(audits.prior, len(images), axis=0)
+        for name in audited(leakage):
             started = time.monotonic()
             try:
                 found, told = ATTACKS[name](view, replace(means, iterations=fewer.get(name, 0)))
             except ProbeError as error:  # what is needed was not sent; others may still go on
-                self._leak(number, fit, name, {}, "", str(error))
+                audits.leak(number, fit, name, {}, reason=str(error))
                 continue
             own = placed(images, found)
-            told |= {**leak_scores(images, found, self.prior), **self.gallery.scores(truth, own, network)}
-            file = f"leaks/{place}-{name}.png"
-            self._picture(file, [images, prior, own])
-            self._leak(number, fit, name, {**told, "seconds": time.monotonic() - started}, file)
-        self._leak(number, fit, "prior", leak_scores(images, prior, self.prior), "")
-
-    def _picture(self, file: str, strips: list[Images]) -> None:
-        """Truth, prior and reconstruction below each other, an image a column."""
-        rows = np.concatenate([strip[:SHOWN] for strip in strips])
-        save_png(tile(to_pixels(rows), len(strips[0][:SHOWN])), self.plan.folder / file)
-
-    def _leak(self, number: int, fit: Fit, attack: str, values: dict[str, float], file: str, reason: str = "") -> None:
-        row = LeakRow(number, fit.partition, attack, fit.examples, values, file, reason)
-        self.log.leak(self.strategy.arm, self.strategy.seed, row)
+            told |= {**leak_scores(images, found, audits.prior), **self.gallery.scores(truth, own, network)}
+            file = audits.picture(number, fit, name, [images, prior, own])
+            audits.leak(number, fit, name, {**told, "seconds": time.monotonic() - started}, file)
+        audits.leak(number, fit, "prior", leak_scores(images, prior, audits.prior))
 
     def _log(self, number: int, scores: list[Score], *, final: bool) -> None:
         for score in scores:

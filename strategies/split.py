@@ -66,6 +66,7 @@ class SplitStrategy(TrainOnly):
     A reply that breaks a rule is dropped with site and reason: nothing is trained on it and no gradient answers it; its
     client goes on with the next message. ``scores``: of the last scoring round, empty when nobody answered it.
     ``traffic`` counts tensors, not the envelopes around them. U-shaped, losses and scores are what the clients say.
+    ``audited``: partitions that an audit asks, empty for all; ``captured``: the replies of the last audit.
     ``log``: where rounds are written.
     """
 
@@ -77,8 +78,10 @@ class SplitStrategy(TrainOnly):
         *,
         arm: str,
         seed: int,
+        audited: Sequence[int] = (),
         log: RunLog | None = None,
     ) -> None:
+        self.audited, self.captured = audited, list[Fit]()
         self.spec, self.exchange, self.arm, self.seed, self.log = spec, exchange, arm, seed, log
         self.nodes, self.asked = list(nodes), list(nodes)
         self.half = ServerHalf(spec, exchange, seed=seed)
@@ -102,6 +105,8 @@ class SplitStrategy(TrainOnly):
         phase, last = self.exchange.phases[server_round - 1], server_round == self.exchange.rounds
         only_answered = phase in ("heads", "score")
         self.asked = [node for node in self.nodes if node.partition in self.answers or not only_answered]
+        if phase == "audit" and self.audited:
+            self.asked = [node for node in self.nodes if node.partition in self.audited]
         average = self.average if phase in ("send", "test") else {}
         messages = []
         for node in self.asked:
@@ -155,6 +160,8 @@ class SplitStrategy(TrainOnly):
         sent = {fit.partition: fit.arrays for fit in fits}
         if phase in ("test", "score"):
             self.scores = []
+        if phase == "audit":
+            self.captured = [*fits]
         if phase == "send":
             self.traffic.samples += len(fits) * self.exchange.k * self.exchange.batch
             return self.half.take(sent)

@@ -13,10 +13,12 @@ from fedsec.models.split import SplitSpec
 from fedsec.reports.runlog import RunLog
 from fedsec.runs import Plan
 from fedsec.types import Arrays, Dataset, Score
+from strategies.auditing import Audits
 from strategies.base import Brief
 from strategies.keeping import keep_model
 from strategies.serverhalf import ServerHalf
 from strategies.split import SplitStrategy
+from strategies.splitaudit import SplitAudit
 
 SCORED = ("test", "score")
 """Rounds after which there may be scores."""
@@ -34,24 +36,34 @@ def new_half(plan: Plan, config: RunConfig, seed: int) -> Arrays:
 def new_strategy(brief: Brief) -> SplitStrategy:
     config = brief.config
     spec = network(config, brief.dataset)
-    return SplitStrategy(spec, exchange_of(config), brief.nodes, arm=brief.arm, seed=brief.seed, log=brief.log)
+    exchange, audited = exchange_of(config), config.audited
+    return SplitStrategy(spec, exchange, brief.nodes, arm=brief.arm, seed=brief.seed, audited=audited, log=brief.log)
 
 
 class SplitObserver:
     """Logs the accuracies of each scoring round, by message, and at the end every score, traffic and speed.
 
     All of them rest on held-out images that the clients send through their halves: the server has no other way in.
-    Keeps the server's half; the clients' stay with the clients.
+    Audits what clients sent, where the configuration asks for it. Keeps the server's half; the clients' stay with the
+    clients.
     """
 
     def __init__(self, plan: Plan, config: RunConfig, strategy: SplitStrategy, panel: Panel, log: RunLog) -> None:
         self.plan, self.strategy, self.log = plan, strategy, log
+        self.audit: SplitAudit | None = None
+        if config.leakage.every:
+            audits = Audits(plan, config, strategy.arm, strategy.seed, log)
+            self.audit = SplitAudit(config, strategy.spec, strategy.exchange, audits, strategy.seed)
 
     def after_round(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
         strategy = self.strategy
-        if number and strategy.exchange.phases[number - 1] in SCORED:
+        phase = strategy.exchange.phases[number - 1] if number else ""
+        if phase in SCORED:
             quick = [score for score in strategy.scores if score.name.startswith("accuracy")]
             self._log(strategy.exchange.message(number), quick, final=False)
+        if self.audit is not None and phase == "audit":
+            for fit in strategy.captured:
+                self.audit.attack(strategy.exchange.message(number), fit)
         return None
 
     def finish(self) -> None:

@@ -128,7 +128,9 @@ def test_the_leakage_experiment_parses_in_every_profile(profile: str) -> None:
 @pytest.mark.parametrize("profile", ["", "quick", "full", "large"])
 def test_the_pgsl_experiment_parses_in_every_profile(profile: str) -> None:
     config = read_experiment(ROOT / "experiments" / "pgsl.toml", profile, ["data.source=phantom"])
-    assert {"split", "pgsl", "recovery-off", "random-map", "perturb-off"} <= set(config.arms)
+    assert {"split", "pgsl", "recovery-off", "random-map", "noise-1", "no-peek"} <= set(config.arms)
+    assert len({config.arm(arm).cut.noise for arm in config.arms}) >= 4, "a noise curve"
+    assert config.leakage.every
     assert (config.train.task, config.arm("pgsl").pgsl.on, config.arm("split").pgsl.on) == (
         "split-learning",
         True,

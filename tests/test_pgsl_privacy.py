@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from experiments import pgsl_privacy, split_attacks
-from experiments.pgsl_verdict import Point, matched, strongest, verdict
 from experiments.split_client import ARMS, BATCH, K, SplitParty, message_of
 from fedsec.defences.activations import Control, distance_correlation
 from fedsec.defences.pgsl import Pgsl, fold
 from fedsec.errors import ConfigError
+from fedsec.metrics.tradeoff import Point, against_noise, matched, strongest
 from fedsec.models.split import SplitSpec, new_classifier
 from fedsec.models.splitting import paced
 from fedsec.probes.split_view import folded
@@ -78,8 +78,8 @@ def test_no_peek_adds_its_own_gradient_and_noise_reaches_the_wire() -> None:
     mine, z = party("no-peek-5"), torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     leaf = z.clone().requires_grad_(True)
     (aim,) = torch.autograd.grad(5 * distance_correlation(mine.images[:8], leaf), leaf)
-    torch.testing.assert_close(mine.penalty_gradient(mine.images[:8], z), aim)
-    assert not party("plain").penalty_gradient(mine.images[:8], z).any()
+    torch.testing.assert_close(mine.control.pull(mine.images[:8], z), aim)
+    assert not party("plain").control.pull(mine.images[:8], z).any()
     noisy = party("noise-1")
     assert not torch.equal(noisy.sent(noisy.images), noisy.sent(noisy.images))
     start = [value.clone() for value in mine.client.parameters()]
@@ -150,7 +150,7 @@ def test_noise_is_matched_between_its_neighbours() -> None:
 def test_the_verdict_says_which_way_it_falls(leak: float, words: str) -> None:
     mine = made_up("pgsl", 0.91, leak)
     assert strongest(mine) == "strong"
-    found = verdict(mine, curve())
+    found = against_noise(mine, curve())
     assert found.difference == pytest.approx(leak - 0.5, abs=1e-6)
     assert found.low <= found.difference <= found.high
     assert (found.place, words in found.words, "NOT matched" in found.words) == ("within", True, False)
@@ -158,13 +158,13 @@ def test_the_verdict_says_which_way_it_falls(leak: float, words: str) -> None:
 
 
 def test_off_the_curve_is_said_and_few_test_images_widen_the_interval() -> None:
-    above, below = (verdict(made_up("pgsl", a, 0.5), curve()) for a in (0.97, 0.80))
+    above, below = (against_noise(made_up("pgsl", a, 0.5), curve()) for a in (0.97, 0.80))
     assert (above.place, above.outside, below.place) == ("above", 1.0, "below")
     assert "NOT matched (pgsl is more accurate than every level" in above.words
     assert "less accurate" in below.words
-    many, few = (verdict(made_up("pgsl", 0.91, 0.5, test=n), curve(n)) for n in (100_000, 200))
+    many, few = (against_noise(made_up("pgsl", 0.91, 0.5, test=n), curve(n)) for n in (100_000, 200))
     assert few.high - few.low > 2 * (many.high - many.low)
     with pytest.raises(ConfigError, match="at least two"):
-        verdict(made_up("pgsl", 0.91, 0.5), curve()[:1])
+        against_noise(made_up("pgsl", 0.91, 0.5), curve()[:1])
     with pytest.raises(ConfigError, match="same seeds"):
-        verdict(made_up("pgsl", 0.91, 0.5, seeds=2), curve())
+        against_noise(made_up("pgsl", 0.91, 0.5, seeds=2), curve())

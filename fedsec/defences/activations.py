@@ -33,6 +33,14 @@ class Control:
             return activations.new_zeros(())
         return self.decorrelation * distance_correlation(images, activations)
 
+    def pull(self, images: Tensor, activations: Tensor) -> Tensor:
+        """The penalty's gradient by the activations, to be added to the one that came back from the server."""
+        leaf = activations.detach().requires_grad_(True)
+        if not self.decorrelation:
+            return torch.zeros_like(leaf)
+        (found,) = torch.autograd.grad(self.penalty(images, leaf), leaf)
+        return found
+
 
 CONTROLS: dict[str, Control] = {
     "none": Control(),

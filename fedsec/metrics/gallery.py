@@ -30,10 +30,10 @@ class Gallery:
         chosen = first_of_each(rows, MOST)
         return cls(to_images(chosen.pixels), chosen.labels)
 
-    def scores(self, truth: Rows, reconstructions: Images, network: nn.Module) -> dict[str, float]:
+    def scores(self, truth: Rows, reconstructions: Images, network: nn.Module | None) -> dict[str, float]:
         """``iip-pixels``, ``iip-features`` (``features_before`` the last layer of ``network``) and ``iip-chance``; none
-        at all where a label of ``truth`` has fewer than OTHERS public images, and no features of a network that noise
-        has ruined: NaN where they are not finite. ``reconstructions``: in truth's order."""
+        at all where a label of ``truth`` has fewer than OTHERS public images, and no features without a network or of
+        one that noise has ruined: NaN where they are not finite. ``reconstructions``: in truth's order."""
         searched = np.isin(self.labels, truth.labels)
         labels = np.concatenate([self.labels[searched], truth.labels])
         if min(int((self.labels == label).sum()) for label in np.unique(truth.labels)) < OTHERS:
@@ -41,6 +41,8 @@ class Gallery:
         images = np.concatenate([self.images[searched], to_images(truth.pixels)])
         sources = np.arange(len(labels) - len(truth), len(labels))
         by_pixels = iip(reconstructions, images, labels, sources, pixels)
+        if network is None:
+            return {"iip-pixels": by_pixels.value, "iip-chance": by_pixels.chance}
         embed = features_before(network)
         crowd, drawn = embed(images), embed(reconstructions)
         named = float("nan")

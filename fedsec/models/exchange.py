@@ -8,6 +8,8 @@ Both sides compute it from the same value, so that no message has to say what it
     sync    down: gradients at the cut; up: the client's half (and heads), without running statistics or counters
     test    down: gradients at the cut, average; up: activations (v, held, c, h, w) of held-out images, labels (held,)
     score   U-shaped, down: features (v, held, 256) of each stream; up: how many of ``count`` each stream got right
+    audit   up: activations (shown, c, h, w) of the first training images, sent as held-out ones are, and the client's
+            half with its running statistics, which the attackers of the audit are given; in a simulation alone
 
 With labels at the server a round trip is K mini-batches, U-shaped two are.
 """
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Literal
+
+import numpy as np
 
 from fedsec.config import RunConfig
 from fedsec.defences.pgsl import Pgsl
@@ -26,8 +30,9 @@ from fedsec.models.training import network_arrays
 from fedsec.types import Arrays
 from fedsec.weights import Layout, travels
 
-Phase = Literal["send", "heads", "sync", "test", "score"]
+Phase = Literal["send", "heads", "sync", "test", "score", "audit"]
 AVERAGE = "average."
+LEAST = {"batch": 2, "k": 1, "messages": 1, "average": 0, "held": 1, "every": 0, "audit": 0, "shown": 1}
 NOBODY = -1
 """Label of a held-out place that a client has no image for."""
 
@@ -41,7 +46,9 @@ class Exchange:
     ``average``: every so many messages the clients' halves are averaged (SplitFed, Thapa et al. 2022); 0, the default:
     each keeps its own, since what is averaged is sent, and weights give more away than activations' gradients do.
     BatchNorm's running statistics stay home either way. ``held``: held-out images a client is scored on at the end
-    and, above 0, after ``every`` so many messages. ``lr``: Adam's on both sides, at first.
+    and, above 0, after ``every`` so many messages. ``audit``: messages between audits, after a scoring round each, the
+    last message's among them; 0 = none. ``shown``: images of a site that an audit attacks. ``lr``: Adam's on both
+    sides, at first.
     """
 
     batch: int = 32
@@ -52,11 +59,13 @@ class Exchange:
     held: int = 64
     every: int = 0
     lr: float = LR
+    audit: int = 0
+    shown: int = 16
 
     def __post_init__(self) -> None:
         wrong = [
             f"{name} = {getattr(self, name)}: must be at least {low}"
-            for name, low in (("batch", 2), ("k", 1), ("messages", 1), ("average", 0), ("held", 1), ("every", 0))
+            for name, low in LEAST.items()
             if getattr(self, name) < low
         ]
         all_at_once(ConfigError, "this exchange cannot be", wrong)
@@ -71,8 +80,12 @@ class Exchange:
                 rounds.append("heads")
             if self.average and message % self.average == 0:
                 rounds.append("sync")
-            if message == self.messages or (self.every and message % self.every == 0):
+            last = message == self.messages
+            audited = self.audit > 0 and (last or message % self.audit == 0)
+            if last or audited or (self.every and message % self.every == 0):
                 rounds += ["test", "score"] if self.labels == "client" else ["test"]
+            if audited:
+                rounds.append("audit")
         return tuple(rounds)
 
     @property
@@ -102,6 +115,8 @@ def exchange_of(config: RunConfig) -> Exchange:
         held=cut.held,
         every=config.measure.every,
         lr=train.lr,
+        audit=config.leakage.every,
+        shown=config.leakage.images,
     )
 
 
@@ -135,6 +150,9 @@ def travelling(networks: dict[str, Arrays]) -> Arrays:
 def reply_layout(spec: SplitSpec, exchange: Exchange, phase: Phase, *, seed: int) -> Layout:
     """What a reply of ``phase`` must hold."""
     k, n, held, streams = exchange.k, exchange.batch, exchange.held, spec.streams
+    if phase == "audit":
+        given = {f"half.{name}": value for name, value in network_arrays(new_client_half(spec, seed=seed)).items()}
+        return Layout.of({"activations": np.zeros((exchange.shown, *spec.cut), np.float32), **given})
     v, at_server = len(variants(spec)), exchange.labels == "server"
     if phase == "sync":
         return Layout.of(shared(spec, exchange, seed=seed))

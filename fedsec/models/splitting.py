@@ -39,6 +39,7 @@ from fedsec.models.split import (
     new_heads,
     new_surrogate,
 )
+from fedsec.seeds import address_seed
 
 LR = 1e-3
 """Adam's on both sides, as the third party; a cosine decay in place of its plateau schedule."""
@@ -221,6 +222,15 @@ def surrogate_step(home: Home, batch: Batch) -> None:
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(F.cross_entropy(home.surrogate(batch.images), batch.labels))
     optimiser.step()
+
+
+def outsider(spec: SplitSpec, order: Sequence[Batch], *, seed: int, lr: float = LR) -> nn.Module | None:
+    """The surrogate of another client: trained as ours is, on the mini-batches of ``order``. None without a map."""
+    home = new_home(spec, seed=seed, own=address_seed(seed, "attacker"), lr=lr)
+    for done, batch in enumerate(order if home.surrogate is not None else ()):
+        paced(home.optimisers.values(), done, len(order), lr)
+        surrogate_step(home, batch)
+    return home.surrogate
 
 
 @torch.no_grad()

@@ -80,12 +80,13 @@ def _cautions(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
 
 def leak_sections(record: RunRecord, folder: Path) -> str:
     found = leaks(record)
-    parts = (_pictures(record, folder, found), _table(found), _over_rounds(record, found), _prices(record, found))
-    return "".join(parts)
+    own = (pictures(record, folder, found), attacks(found, SCORES), _over_rounds(record, found), _prices(record, found))
+    return "".join(own)
 
 
-def _pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:
-    pictures = Pictures(folder, "leaks")
+def pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:
+    """The best attack of each site and arm: truth, prior and reconstruction."""
+    store = Pictures(folder, "leaks")
     drawn = []
     for site in sites(found):
         for arm in record.header.arms:
@@ -94,18 +95,19 @@ def _pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:
                 name = f"site {site}, {arm}"
                 caption = f"{leak.attack}, RDLV of the likest image {digits(leak.highest)}"
                 drawn.append(
-                    figure(pictures.show(leak.picture, f"truth, prior, reconstruction: {name}", WIDTH), name, caption)
+                    figure(store.show(leak.picture, f"truth, prior, reconstruction: {name}", WIDTH), name, caption)
                 )
     if not drawn:
         return section("Reconstructions", paragraph("No attack left a picture."))
     lead = (
-        "From top to bottom: the site's own image, the public prior (what is known without any update), and what the "
+        "From top to bottom: the site's own image, the public prior (what is known without looking), and what the "
         "attack drew, an image a column. The best attack of each site and arm, in the audited round it did best."
     )
     return section("Reconstructions", paragraph(inert(lead, 600), "soft"), plots(drawn))
 
 
-def _table(found: Sequence[Leak]) -> str:
+def attacks(found: Sequence[Leak], scores: Sequence[str]) -> str:
+    """A row an arm, site and attack: what it drew, or why it could not be made."""
     if not found:
         return ""
     rows = [
@@ -113,14 +115,14 @@ def _table(found: Sequence[Leak]) -> str:
             inert(leak.arm),
             str(leak.partition),
             inert(leak.attack),
-            *(_value(leak.of(name)) for name in SCORES),
+            *(_value(leak.of(name)) for name in scores),
             digits(leak.highest) if math.isfinite(leak.highest) else "–",
             str(len(leak.rows)),
         )
         for leak in found
         if leak.attack != OWN
     ]
-    head = ("arm", "site", "attack", *(inert(name) for name in SCORES), "highest RDLV", "audits")
+    head = ("arm", "site", "attack", *(inert(name) for name in scores), "highest RDLV", "audits")
     told = "Mean over audited rounds and seeds, below it the 95 % interval. PSNR in dB; RDLV 0 is the public prior."
     own = [leak for leak in found if leak.attack == OWN]
     reasons = {

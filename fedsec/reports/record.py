@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedsec.types import Flat, Score
@@ -94,8 +94,8 @@ class LoggedScore:
 
 @dataclass(frozen=True)
 class LeakRow:
-    """What one attack drew out of one update of ``images`` images. ``file``: its picture, '' where there is none.
-    ``reason``: why the attack could not be made; it then has no values."""
+    """What one attack drew out of one update or one message of ``images`` images. ``file``: its picture, '' where there
+    is none. ``reason``: why the attack could not be made; it then has no values. ``each``: a score image by image."""
 
     round: int
     partition: int
@@ -104,6 +104,7 @@ class LeakRow:
     values: dict[str, float]
     file: str
     reason: str = ""
+    each: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ def leak_of(event: Event) -> LeakRow:
         values={str(name): float(value) for name, value in event["values"].items()},
         file=str(event["file"]),
         reason=str(event.get("reason", "")),
+        each={str(name): [float(x) for x in values] for name, values in event.get("each", {}).items()},
     )
 
 

@@ -13,6 +13,7 @@ from fedsec.reports.leaks import PRIOR, Leak, batch_of, images_of, leaks, settin
 from fedsec.reports.markup import inert, page, paragraph, table
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import values_of, write_whole
+from fedsec.reports.splitleaks import answer
 from fedsec.reports.verdict import digits, percent
 
 RISK = "risk.html"
@@ -24,9 +25,9 @@ HEADS = {
     "not measured": "not measured",
 }
 MEANS = {
-    "drawn": "Somebody who reads this site's update at the server can draw its training images.",
-    "in part": "Somebody who reads this site's update at the server can draw more than is public anyway.",
-    "no more than the public prior shows": "No attack tried here drew more than anybody can draw without the update.",
+    "drawn": "Somebody who reads what this site sends to the server can draw its training images.",
+    "in part": "Somebody who reads what this site sends to the server can draw more than is public anyway.",
+    "no more than the public prior shows": "No attack tried here drew more than can be drawn without looking.",
     "not measured": "This could not be measured.",
 }
 
@@ -64,6 +65,8 @@ def _sheet(record: RunRecord, found: Sequence[Leak], pictures: Pictures, site: i
 
 def _facts(record: RunRecord, arm: str, site: int) -> str:
     images, batch = images_of(record, site), batch_of(record, arm, site)
+    if record.header.config.get("train.task") == "split-learning":
+        return _split_facts(record, arm, images, batch)
     epochs = int(setting(record, arm, "classifier.epochs") or 0)
     steps = epochs * -(-images // batch) or int(setting(record, arm, "train.steps"))
     kept = setting(record, arm, "classifier.sends") == "weights"
@@ -76,6 +79,19 @@ def _facts(record: RunRecord, arm: str, site: int) -> str:
     )
 
 
+def _split_facts(record: RunRecord, arm: str, images: int, batch: int) -> str:
+    count = int(setting(record, arm, "cut.batches")) * batch
+    leaves = "activations of the first layers, held-out images' among them"
+    leaves += " and its labels" if setting(record, arm, "cut.labels") == "server" else ", no label"
+    leaves += ", and the weights of its half" if setting(record, arm, "cut.average") else ""
+    return (
+        f"In each of the {record.header.config.get('train.rounds', '?')} messages the site sends "
+        f"{_count(count, 'image')} of its {images} through its half of the network. What leaves: {leaves}; no image. "
+        "Who could look: whoever runs the server, or reads what travels to it. The attackers here also had the site's "
+        "half of the network."
+    )
+
+
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
@@ -83,8 +99,8 @@ def _count(n: int, what: str) -> str:
 def _numbers(leak: Leak, prior: Leak | None) -> str:
     without = digits(prior.of("ssim").mean) if prior else "not yet measured"
     text = (
-        f"Similarity with the true images (SSIM, 1 is equal): {digits(leak.of('ssim').mean)} with the update, "
-        f"{without} without it."
+        f"Similarity with the true images (SSIM, 1 is equal): {digits(leak.of('ssim').mean)} for who "
+        f"looks, {without} for who does not."
     )
     if math.isfinite(leak.identified):
         crowd = 1 / leak.of("iip-chance").mean
@@ -95,27 +111,28 @@ def _numbers(leak: Leak, prior: Leak | None) -> str:
 def _shown(pictures: Pictures, leak: Leak) -> str:
     if not leak.picture:
         return ""
-    told = "Top: the site's images. Middle: what is known without the update. Bottom: what the attack drew."
+    told = "Top: the site's images. Middle: what is known without looking. Bottom: what the attack drew."
     picture = pictures.show(leak.picture, told, WIDTH)
     return f"<figure><figcaption>{inert(told)}</figcaption>{picture}</figure>"
 
 
 def _protections(record: RunRecord, found: Sequence[Leak], arms: Sequence[str], site: int) -> str:
-    rows = []
+    rows, split = [], record.header.config.get("train.task") == "split-learning"
     for arm in arms:
         leak = strongest(found, arm, site)
         assert leak is not None
-        auc = mean_interval(values_of(record, arm, "auc")).mean
-        score = digits(auc) if math.isfinite(auc) else "not finished"
+        value = mean_interval(values_of(record, arm, answer(record, arm) if split else "auc")).mean
+        score = digits(value) if math.isfinite(value) else "not finished"
         rows.append((inert(arm), inert(leak.level), digits(leak.rdlv), inert(leak.attack), score))
-    head = ("protection", "an image is", "RDLV", "by", "AUC of the model")
+    head = ("protection", "an image is", "RDLV", "by", "accuracy of the model" if split else "AUC of the model")
     return table("What each protection leaves, and what the model is worth with it", head, rows)
 
 
 def _limits(record: RunRecord) -> str:
-    rounds = sorted({row.round for leak in leaks(record) for row in leak.rows})
+    rounds = ", ".join(map(str, sorted({row.round for leak in leaks(record) for row in leak.rows})))
+    at = "after message" if record.header.config.get("train.task") == "split-learning" else "in round"
     return (
-        f"Attacked were the updates of rounds {', '.join(map(str, rounds))}, with the attacks named; stronger ones may "
-        "exist. RDLV: 0 is no better than the public prior, 0.5 half again as similar to the site's image. This sheet "
-        "says nothing about membership, nor about what the final model gives away."
+        f"Attacked was what was sent {at} {rounds}, with the attacks named; stronger ones may exist. RDLV: 0 is no "
+        "better than the public prior, 0.5 half again as similar to the site's image. This sheet says nothing about "
+        "membership, nor about what the final model gives away."
     )

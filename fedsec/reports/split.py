@@ -9,33 +9,43 @@ from pathlib import Path
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
 from fedsec.reports import figures
 from fedsec.reports.curves import curve
-from fedsec.reports.leaks import setting
+from fedsec.reports.leaks import leaks, setting
 from fedsec.reports.markup import details, figure, inert, paragraph, plots, section, table
 from fedsec.reports.record import RunRecord
-from fedsec.reports.results import metrics_of, values_of
+from fedsec.reports.results import values_of
 from fedsec.reports.roles import overrides
+from fedsec.reports.splitleaks import answer, drawn, headline, leak_parts, perturbs, privacy
 from fedsec.reports.verdict import Verdict, digits
 
 STREAMS = ("plain", "attacked", "recovered", "fused", "late")
 CLAIMS = "14.0, 17.9 and 36.9 %"
 MEASURES = ("accuracy", "balanced-accuracy", "auc")
+UNAUDITED = (
+    "Accuracy says nothing of privacy: no activations were attacked here (leakage.every); docs/split-attacks.md."
+)
 
 
 def shield(record: RunRecord, arm: str) -> str:
     """What stands for a defence in one arm."""
-    return "PGSL" if setting(record, arm, "pgsl.on") is True else "none"
+    noise, weight = (float(setting(record, arm, key) or 0) for key in ("cut.noise", "cut.decorrelation"))
+    own = ["PGSL"] * (setting(record, arm, "pgsl.on") is True)
+    own += [f"noise of {noise:g}"] * bool(noise) + [f"NoPeek of {weight:g}"] * bool(weight)
+    return ", ".join(own) or "none"
 
 
 def split_verdict(record: RunRecord) -> Verdict:
     done = list(dict.fromkeys(arm for arm, _ in record.finished()))
     plain = next((arm for arm in done if shield(record, arm) == "none"), None)
-    guarded = [arm for arm in done if shield(record, arm) == "PGSL"]
+    guarded = [arm for arm in done if perturbs(record, arm)]
+    others = [arm for arm in done if not perturbs(record, arm)]
     full = next((arm for arm in guarded if not set(overrides(record.header, arm)) - {"pgsl.on"}), None)
     full = full or next(iter(guarded), None)
     points = (
         ("Accuracy", tuple(_accuracy(record, arm, plain) for arm in guarded)),
-        ("Without PGSL", tuple(_plain(record, arm, plain) for arm in done if shield(record, arm) == "none")),
+        ("Without PGSL", tuple(_plain(record, arm, plain) for arm in others)),
         ("One part taken away", tuple(_parts(record, arm, full) for arm in guarded if arm != full and full)),
+        ("What activations give away", drawn(record)),
+        ("Privacy at matched accuracy", privacy(record)),
         ("The paper's claims", _claims(record, full)),
         ("Against the whole network", (_whole(),)),
         ("Read with care", _cautions(record)),
@@ -51,21 +61,13 @@ def _headline(record: RunRecord, full: str | None, plain: str | None) -> str:
         assert arm is not None
         missing = "plain split learning" if plain is None else "PGSL"
         return (
-            f"{arm} answers {_share(record, arm, _answer(record, arm))} of held-out images right; no arm of {missing}."
+            f"{arm} answers {_share(record, arm, answer(record, arm))} of held-out images right; no arm of {missing}."
         )
-    ours, theirs = values_of(record, full, _answer(record, full)), values_of(record, plain, _answer(record, plain))
+    ours, theirs = values_of(record, full, answer(record, full)), values_of(record, plain, answer(record, plain))
     return (
         f"PGSL answers {_percent(mean_interval(ours).mean)} of held-out images right, plain split learning "
         f"{_percent(mean_interval(theirs).mean)}: {_apart(ours, theirs)}."
-    )
-
-
-def _answer(record: RunRecord, arm: str, variant: str = "on") -> str:
-    """The score of what an arm answers with: late fusion, perturbed at test time where the arm perturbs; or plain."""
-    if shield(record, arm) == "none":
-        return "accuracy-plain-off"
-    name = f"accuracy-late-{variant}"
-    return name if name in metrics_of(record, arm) else "accuracy-late-off"
+    ) + headline(record, full)
 
 
 def _share(record: RunRecord, arm: str, name: str) -> str:
@@ -92,17 +94,17 @@ def _apart(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def _accuracy(record: RunRecord, arm: str, plain: str | None) -> str:
-    on, off = _answer(record, arm), _answer(record, arm, "off")
+    on, off = answer(record, arm), answer(record, arm, "off")
     text = f"{arm}: late fusion {_share(record, arm, on)}"
     text += f" with the perturbation at test time, {_share(record, arm, off)} without" if on != off else ""
     if plain is None:
         return text + "."
-    theirs = values_of(record, plain, _answer(record, plain))
+    theirs = values_of(record, plain, answer(record, plain))
     return f"{text}; against {plain}: {_apart(values_of(record, arm, on), theirs)}."
 
 
 def _plain(record: RunRecord, arm: str, plain: str | None) -> str:
-    text = f"{arm}: {_share(record, arm, 'accuracy-plain-off')}"
+    text = f"{arm} ({shield(record, arm)}): {_share(record, arm, 'accuracy-plain-off')}"
     if arm == plain or plain is None:
         return text + "."
     name = "accuracy-plain-off"
@@ -112,7 +114,7 @@ def _plain(record: RunRecord, arm: str, plain: str | None) -> str:
 def _parts(record: RunRecord, arm: str, full: str | None) -> str:
     assert full is not None
     changed = ", ".join(f"{k} = {v}" for k, v in overrides(record.header, arm).items() if k != "pgsl.on")
-    ours, theirs = values_of(record, arm, _answer(record, arm)), values_of(record, full, _answer(record, full))
+    ours, theirs = values_of(record, arm, answer(record, arm)), values_of(record, full, answer(record, full))
     return f"{arm} ({changed or 'as it is'}) against {full}: {_apart(ours, theirs)}."
 
 
@@ -121,7 +123,7 @@ def _claims(record: RunRecord, full: str | None) -> tuple[str, ...]:
     said = [f"The paper claims gains of {CLAIMS} over reconstructed and attacked images: three numbers, two names."]
     if full is None:
         return (*said, "No arm of PGSL has finished, so nothing stands beside them.")
-    variant = _answer(record, full).rsplit("-", 1)[1]
+    variant = answer(record, full).rsplit("-", 1)[1]
     late = values_of(record, full, f"accuracy-late-{variant}")
     for stream, name in (("attacked", "attacked"), ("recovered", "reconstructed")):
         theirs = values_of(record, full, f"accuracy-{stream}-{variant}")
@@ -143,7 +145,7 @@ def _whole() -> str:
 
 
 def _cautions(record: RunRecord) -> tuple[str, ...]:
-    said = ["Accuracy says nothing of privacy: what activations give away is in docs/split-attacks.md."]
+    said = ["That no attack tried here draws more is no proof that none does."] if leaks(record) else [UNAUDITED]
     counted = [arm for arm in record.header.arms if setting(record, arm, "cut.labels") == "client"]
     if counted:
         said.append(f"In {', '.join(counted)} accuracies are what the clients count: the server has no labels.")
@@ -151,7 +153,7 @@ def _cautions(record: RunRecord) -> tuple[str, ...]:
         "Speed is wall clock at the server, of both sides and of what else ran: arms beside each other share it."
     )
     if len(record.header.seeds) == 1:
-        said.append("One seed: there is no interval, and a difference may be chance.")
+        said.append("One seed: intervals, where there are any, are over images, and a difference may be chance.")
     if record.end is None:
         said.append("The run has not come to its end: this is what the log holds so far.")
     elif record.end.status != "finished":
@@ -162,7 +164,7 @@ def _cautions(record: RunRecord) -> tuple[str, ...]:
 
 
 def split_sections(record: RunRecord, folder: Path) -> str:
-    return "".join((_streams(record), _traffic(record), split_curves(record)))
+    return "".join((leak_parts(record, folder), _streams(record), _traffic(record), split_curves(record)))
 
 
 def _streams(record: RunRecord) -> str:
@@ -224,7 +226,7 @@ def split_curves(record: RunRecord) -> str:
     for variant in ("on", "off"):
         curves, title = list[figures.Curve](), f"accuracy, perturbation {variant} at test time"
         for place, arm in enumerate(record.header.arms):
-            curves += curve(figures.arm_look(place), _over_messages(record, arm, _answer(record, arm, variant)))
+            curves += curve(figures.arm_look(place), _over_messages(record, arm, answer(record, arm, variant)))
         if curves:
             drawn = figures.curves_over(curves, across="message", label="accuracy", title=title)
             pictures.append(

@@ -168,7 +168,7 @@ def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
     text = write_report(folder).read_text(encoding="utf-8")
     assert "Site 0: not audited" in text, "a site whose update did not arrive keeps its column"
     assert write_risk(folder) == sheets
-    assert "not yet measured without it" in sheets.read_text(encoding="utf-8")
+    assert "not yet measured for who does not" in sheets.read_text(encoding="utf-8")
 
 
 def unfinished(event: dict[str, Any]) -> bool:

@@ -14,17 +14,21 @@ from flwr.app import Array, Message
 from safetensors.numpy import load_file
 
 from fedsec import sections
+from fedsec.checks import SPLIT_AUDITS
 from fedsec.client_app import app
 from fedsec.config import RunConfig
 from fedsec.datasets import load
 from fedsec.datasets.public import held_share
 from fedsec.defences.pgsl import Pgsl
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, FedsecError
 from fedsec.models.exchange import exchange_of, spec_of
 from fedsec.models.splitting import LR
+from fedsec.probes.split import ATTACKS
 from fedsec.reports import runlog
 from fedsec.reports.page import write_report
 from fedsec.reports.record import RunRecord
+from fedsec.reports.risk import write_risk
+from fedsec.reports.splitleaks import tradeoffs
 from fedsec.runs import plan_run
 from fedsec.server_app import run_experiment
 from tests.local_grid import LocalGrid, Tamper
@@ -60,6 +64,14 @@ def run(settings: RunConfig, tamper: Tamper | None = None) -> tuple[RunRecord, P
     grid = LocalGrid(app, settings.to_flat(), nodes=2, tamper=tamper)
     folder = run_experiment(grid, settings, wait=1)
     return runlog.read(folder), folder
+
+
+AUDITED = {
+    "leakage__every": 3,
+    "leakage__attacks": "white-box,adaptive,adaptive-joint,decoder,unsplit",
+    "leakage__iterations": "white-box=2,adaptive=2,adaptive-joint=2,decoder=2,unsplit=1",
+    "leakage__images": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +126,70 @@ def test_the_page_says_what_was_found_and_what_was_not(all_arms: tuple[RunConfig
     assert text.count("<figure>") >= 3
     assert "generator" not in text.split("Settings that differ")[0]
     assert str(folder.parent) not in text
+
+
+def test_what_was_sent_is_attacked_scored_drawn_and_held_against_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedsec.metrics.gallery.OTHERS", 5)
+    monkeypatch.setattr("fedsec.metrics.iip.OTHERS", 5)
+    arms = {name: {"cut.noise": level} for name, level in (("split", 0.0), ("noise-1", 1.0), ("noise-4", 4.0))}
+    arms |= {"pgsl": {"pgsl.on": True}, "no-peek": {"cut.decorrelation": 5.0}}
+    settings = config(tmp_path, run__arms=json.dumps(arms), leakage__sites="1", **AUDITED)
+    record, folder = run(settings)
+    names = {arm: [row.attack for row in cell.leaks] for (arm, _), cell in record.finished().items()}
+    plain = ["white-box", "decoder", "unsplit", "prior"]
+    assert names == {**dict.fromkeys(arms, plain), "pgsl": [*settings.leakage.attacks.split(","), "prior"]}
+    rows = [row for cell in record.finished().values() for row in cell.leaks]
+    assert {(row.round, row.partition) for row in rows} == {(3, 1)}
+    for row in rows:
+        assert row.values["ssim"] == pytest.approx(np.mean(row.each["ssim"]), abs=1e-4)
+        assert len(row.each["ssim"]) == len(row.each["psnr"]) == 3
+        assert (folder / row.file).exists()
+        assert bool(row.file) == (row.attack != "prior")
+        assert ("iip-pixels" in row.values) == (row.attack != "prior")
+    found = tradeoffs(record)
+    assert set(found) == {"pgsl", "no-peek"}
+    text = write_report(folder).read_text(encoding="utf-8")
+    for part in ("Privacy at matched accuracy", "SSIM, pgsl:", "What activations give away", "site 1, no-peek"):
+        assert part in text, part
+    assert "NoPeek of 5" in text
+    assert text.count("data:image/png;base64,") == len(arms)
+    sheets = write_risk(folder)
+    assert sheets is not None
+    told = sheets.read_text(encoding="utf-8")
+    assert "In each of the 3 messages the site sends 8 images of its" in told
+    assert "accuracy of the model" in told
+    assert str(tmp_path) not in text + told
+
+
+def test_the_truth_is_not_what_attackers_read(tmp_path: Path) -> None:
+    """Noise of a thousand deviations: what is drawn is as like one image as another."""
+    arms = json.dumps({"loud": {"cut.noise": 1000.0}, "split": {}})
+    changes = {**AUDITED, "leakage__attacks": "white-box", "leakage__iterations": "white-box=60", "leakage__images": 8}
+    record, _ = run(config(tmp_path, run__arms=arms, **changes))
+    near = {
+        (arm, row.attack): np.mean(row.each["ssim"])
+        for (arm, _), cell in record.finished().items()
+        for row in cell.leaks
+    }
+    assert near["split", "white-box"] > near["split", "prior"] + 0.05
+    assert near["loud", "white-box"] < near["loud", "prior"]
+
+
+def test_a_real_site_keeps_its_half(tmp_path: Path) -> None:
+    grid = LocalGrid(
+        app,
+        config(tmp_path, **AUDITED).to_flat(),
+        nodes=2,
+        node_config=lambda i: {"site": f"site {i}", "data": str(tmp_path)},
+    )
+    with pytest.raises(FedsecError, match=r"set leakage\.every = 0, audits are for simulations alone"):
+        run_experiment(grid, config(tmp_path, **AUDITED), wait=1)
+
+
+def test_every_audit_has_its_attack() -> None:
+    assert set(SPLIT_AUDITS) <= set(ATTACKS)
 
 
 def test_what_finished_is_not_run_again(all_arms: tuple[RunConfig, RunRecord, Path]) -> None:
@@ -203,7 +279,11 @@ def test_hospitals_train_and_are_scored_on_their_own_machines(tmp_path: Path) ->
         ({"defence__name": "median"}, r"defence\.name: train\.task = 'split-learning'"),
         ({"attack__name": "patch"}, r"attack\.name: train\.task"),
         ({"privacy__noise": 1.0}, r"privacy\.noise: train\.task"),
-        ({"leakage__every": 1}, r"leakage\.every: train\.task"),
+        ({"leakage__sites": "0"}, r"leakage\.sites: leakage\.every = 0 does not read it"),
+        ({"leakage__every": 1}, "leakage.attacks = 'row-space': must be of white-box, adaptive"),
+        ({**AUDITED, "leakage__probe": "inversion"}, r"leakage\.probe: train\.task = 'split-learning'"),
+        ({**AUDITED, "leakage__iterations": "white-box"}, "write 'attack=number', e.g. 'adaptive=300'"),
+        ({"cut__noise": -1.0}, r"cut\.noise = -1"),
         ({"train__batch": 1}, "must be at least 2"),
         ({"cut__batches": 0}, r"cut\.batches = 0"),
         ({"cut__labels": "nobody"}, r"cut\.labels = 'nobody'"),
@@ -230,11 +310,14 @@ def test_the_section_has_the_defaults_of_the_maths() -> None:
 
 
 @pytest.mark.parametrize("labels", ["server", "client"])
+@pytest.mark.parametrize("audit", [0, 2, 100])
 @pytest.mark.parametrize(("rounds", "average", "every"), [(1, 0, 10), (7, 0, 3), (7, 2, 3), (6, 3, 3), (5, 9, 1)])
 def test_round_trips_are_those_of_the_exchange(
-    tmp_path: Path, labels: str, rounds: int, average: int, every: int
+    tmp_path: Path, labels: str, rounds: int, average: int, every: int, audit: int
 ) -> None:
-    its = config(tmp_path, train__rounds=rounds, cut__average=average, cut__labels=labels, measure__every=every)
+    audited = {**AUDITED, "leakage__every": audit} if audit else {}
+    cut = {"cut__average": average, "cut__labels": labels}
+    its = config(tmp_path, train__rounds=rounds, measure__every=every, **cut, **audited)
     assert exchange_of(its).rounds == its.round_trips
 
 

@@ -15,12 +15,14 @@ from flwr.clientapp import ClientApp
 
 from clients.split import SplitClient
 from fedsec import records
+from fedsec.defences.activations import Control
 from fedsec.defences.pgsl import Pgsl
 from fedsec.errors import ConfigError, DataError, RunError
+from fedsec.images import to_images
 from fedsec.models.exchange import Exchange, reply_layout
-from fedsec.models.split import SplitSpec
+from fedsec.models.split import ClientHalf, SplitSpec
 from fedsec.models.splitting import Batch, applied, entered, new_desk, new_home, paced, sent, server_step
-from fedsec.models.training import batches, network_arrays
+from fedsec.models.training import batches, load_network, network_arrays
 from fedsec.records import Enrolled
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows
@@ -59,10 +61,18 @@ def app_of(spec: SplitSpec, exchange: Exchange) -> ClientApp:
     return app
 
 
-def run(spec: SplitSpec, exchange: Exchange, *, clients: int = 2, tamper: Tamper | None = None) -> SplitStrategy:
+def run(
+    spec: SplitSpec,
+    exchange: Exchange,
+    *,
+    clients: int = 2,
+    tamper: Tamper | None = None,
+    audited: tuple[int, ...] = (),
+) -> SplitStrategy:
     grid = LocalGrid(app_of(spec, exchange), {}, nodes=clients, tamper=tamper)
     nodes = [Enrolled(node, i, f"site {i}") for node, i in grid.partition.items()]
-    strategy = SplitStrategy(spec, exchange, sorted(nodes, key=lambda n: n.partition), arm="split", seed=3)
+    nodes.sort(key=lambda n: n.partition)
+    strategy = SplitStrategy(spec, exchange, nodes, arm="split", seed=3, audited=audited)
     strategy.start(grid, records.to_record(strategy.half.arrays), num_rounds=exchange.rounds)
     strategy.grid = grid  # type: ignore[attr-defined]
     return strategy
@@ -159,6 +169,58 @@ def test_held_out_images_are_scored_on_and_off_and_padding_is_not_counted() -> N
     }
     assert {score.n for score in scores.values()} == {14}, "two clients with seven held-out images each"
     assert scores["auc-late-off"].value > 0.9
+
+
+def test_noise_is_what_leaves_and_no_peek_pulls_at_the_half() -> None:
+    plain, noisy = (client(PLAIN, SMALL, control=c) for c in (None, Control(noise=0.5)))
+    clear, wire = (its.fit([], {"round": 1, "names": ""})[0][0] for its in (plain, noisy))
+    added = wire - clear
+    for k in range(SMALL.k):
+        assert added[k].std() / clear[k].std() == pytest.approx(0.5, rel=0.1)
+    assert not np.array_equal(added[0], added[1])
+    again = client(PLAIN, SMALL, control=Control(noise=0.5)).fit([], {"round": 1, "names": ""})[0][0]
+    np.testing.assert_array_equal(wire, again, err_msg="the noise is this client's own, by its seed")
+
+
+def test_the_penalty_s_gradient_is_added_to_the_server_s() -> None:
+    """One message, then the gradients come back as zeros: what moves the half is the penalty alone."""
+    for control, moves in ((Control(), False), (Control(decorrelation=5.0), True)):
+        its = client(PLAIN, SMALL, control=control)
+        its.fit([], {"round": 1, "names": ""})
+        before, zeros = its.kept, np.zeros((SMALL.k, SMALL.batch, *PLAIN.cut), np.float32)
+        after = client(PLAIN, SMALL, control=control, kept=before)
+        after.fit([zeros], {"round": 2, "names": "gradients"})
+        moved = [n for n, v in before.items() if n.endswith("weight") and not np.array_equal(v, after.kept[n])]
+        assert bool([name for name in moved if name.startswith("half.")]) == moves
+
+
+@pytest.mark.parametrize("spec", [PLAIN, FULL])
+def test_an_audit_sends_the_half_and_what_it_makes_of_the_first_images(spec: SplitSpec) -> None:
+    exchange = replace(SMALL, audit=2, shown=12)
+    assert exchange.phases == ("send", "send", "test", "audit", "send", "test", "audit")
+    its = client(spec, exchange)
+    its.fit([], {"round": 1, "names": ""})
+    sent_, _, _ = client(spec, exchange, kept=its.kept).fit([], {"round": 4, "names": ""})
+    layout = reply_layout(spec, exchange, "audit", seed=3)
+    arrays = dict(zip(layout.names, sent_, strict=True))
+    layout.check(arrays)
+    half = ClientHalf(spec)
+    load_network(half, {name[5:]: value for name, value in arrays.items() if name.startswith("half.")})
+    half.eval()
+    z = torch.from_numpy(arrays["activations"])
+    assert torch.equal(z[10], z[0]), "ten images: the first stands in for the two that are not there"
+    if spec.pgsl is None:
+        images = torch.from_numpy(to_images(rows(0).pixels))
+        torch.testing.assert_close(half(images).detach(), z[:10])
+
+
+def test_only_audited_clients_are_asked_and_training_does_not_notice() -> None:
+    plain, audited = run(FULL, SMALL), run(FULL, replace(SMALL, audit=3), audited=(1,))
+    assert [fit.partition for fit in audited.captured] == [1]
+    assert audited.captured[0].examples == 10
+    for name, value in plain.half.arrays.items():
+        np.testing.assert_array_equal(audited.half.arrays[name], value, err_msg=name)
+    assert audited.traffic.per_sample == plain.traffic.per_sample, "an audit is no part of training"
 
 
 Change = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]

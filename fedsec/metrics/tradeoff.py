@@ -30,7 +30,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Tradeoff:
     """``difference``: the arm's leakage less that of noise at the arm's accuracy, with its 95 % interval. ``place``:
     where the arm's accuracy lies on the noise curve; ``outside``: share of the replicates in which it lies off it."""
 
@@ -65,7 +65,7 @@ def matched(accuracy: float, curve: Sequence[tuple[float, float]]) -> tuple[floa
     return curve[end][1], place, end
 
 
-def verdict(mine: Point, noise: Sequence[Point], *, measure: str = "SSIM", seed: int = 0) -> Verdict:
+def against_noise(mine: Point, noise: Sequence[Point], *, measure: str = "SSIM", seed: int = 0) -> Tradeoff:
     """Compares ``mine`` with ``noise``, its levels from the least to the most. The strongest attacker of each decides.
 
     Interval: bootstrap over seeds, then over images within each (the same draw for all arms), accuracies redrawn as
@@ -90,7 +90,7 @@ def verdict(mine: Point, noise: Sequence[Point], *, measure: str = "SSIM", seed:
     low, high = (float(x) for x in np.quantile(gaps, (0.025, 0.975)))
     each = [_gap(right.mean(axis=1), leaks[:, s].mean(axis=1))[0] for s in range(seeds)]
     words = _words(arms, best, leaks.mean(axis=(1, 2)), (gap, low, high), place, level, each, measure)
-    return Verdict(words, gap, low, high, place, off / REPLICATES)
+    return Tradeoff(words, gap, low, high, place, off / REPLICATES)
 
 
 def _gap(accuracies: Values, leaks: Values) -> tuple[float, Place, int]:
@@ -115,7 +115,7 @@ def _words(
         f"between {first.name} and {arms[min(2 + level, len(arms) - 1)].name}" if place == "within" else first.name
     )
     told = "below that of" if gap[2] < 0 else "above that of" if gap[1] > 0 else "not told apart from"
-    opening = "at matched accuracy" if place == "within" else f"NOT matched ({_off(name, place)})"
+    opening = "at matched accuracy" if place == "within" else f"NOT matched ({_off(name, place)}):"
     seeds = ", ".join(f"{value:+.3f}" for value in each)
     score = f"{leaks[0]:.3f} by {best[0]}, accuracy {float(arms[0].accuracy.mean()):.3f}"
     spread = f"difference {gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f}); seeds {seeds}"
