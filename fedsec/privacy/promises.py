@@ -1,4 +1,4 @@
-"""What a run configuration promises: one guarantee for clients, one for images, or none, and in which words."""
+"""What a run configuration promises: guarantees for clients, for single replies, for images, or none, in words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fedsec.config import RunConfig
 from fedsec.errors import ConfigError, all_at_once
 from fedsec.privacy.accounting import FULL, Accountant, FixedSize, Poisson, default_delta
 from fedsec.privacy.noise import cohort, expected
+from fedsec.privacy.protection import parsed
 from fedsec.types import Score
 
 NAMES = {"client": "epsilon-client", "image": "epsilon-image"}
@@ -45,18 +46,27 @@ def image_accountant(config: RunConfig, images: int) -> Accountant | None:
     return Accountant(privacy.image_noise, delta, Poisson(config.train.batch / images), "site", "image")
 
 
+def reply_accountant(config: RunConfig, clients: int) -> Accountant | None:
+    """Of a classifier's 'clip-noise': hides which of any two data sets a site has from whoever reads its replies. Steps
+    before and after it change nothing of that. None without it."""
+    steps = parsed(config.classifier.protect) if config.train.task == "classifier" else []
+    noised = [step.strength for step in steps if step.name == "clip-noise"]
+    if not noised:
+        return None
+    return Accountant(max(noised), config.privacy.delta or default_delta(clients), FixedSize(1, 1), "nobody")
+
+
 def affordable(config: RunConfig, images: Sequence[int]) -> RunConfig:
     """``config`` with as many rounds as ``privacy.budget`` allows. ``images``: of each client.
 
     Raises ConfigError when not even one round fits, or a site has too few images to be private.
     """
     budget, rounds = config.privacy.budget, config.train.rounds
-    client = client_accountant(config, len(images))
+    clients = [client_accountant(config, len(images)), reply_accountant(config, len(images))]
     sites = [site for count in images if (site := image_accountant(config, count)) is not None]
     if not budget:
         return config
-    if client is not None:
-        rounds = min(rounds, client.rounds_within(budget))
+    rounds = min([rounds, *(one.rounds_within(budget) for one in clients if one is not None)])
     rounds = min([rounds, *(site.rounds_within(budget) // config.train.steps for site in sites)])
     if rounds < 1:
         raise ConfigError(f"privacy.budget = {budget}: not even one round stays within it; add noise or raise it")
@@ -86,6 +96,9 @@ def promises(config: RunConfig, images: Sequence[int], rounds: int) -> list[Scor
         if config.privacy.noised_by == "clients":
             alone = client.alone(max(1, round(expected(config.train, len(images))))).guarantee(rounds)
             scores[-1] = replace(scores[-1], reason=f"{scores[-1].reason}; a client's replies read one by one: {alone}")
+    reply = reply_accountant(config, len(images))
+    if reply is not None:
+        scores.append(replace(_score(reply, rounds), name="epsilon-replies"))
     if config.privacy.images:
         sites = [site for count in images if (site := image_accountant(config, count)) is not None]
         releases = rounds * config.train.steps

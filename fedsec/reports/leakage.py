@@ -183,7 +183,8 @@ def _prices(record: RunRecord, found: Sequence[Leak]) -> str:
     rows = []
     for arm in arms:
         own = [strongest(found, arm, site) for site in sites(found)]
-        epsilon = mean_interval(values_of(record, arm, "epsilon-client")).mean
+        each = [mean_interval(values_of(record, arm, name)).mean for name in ("epsilon-client", "epsilon-replies")]
+        epsilon = next((value for value in each if math.isfinite(value)), math.nan)
         rows.append(
             (
                 inert(arm),

@@ -17,6 +17,7 @@ from fedsec.config import RunConfig
 from fedsec.errors import ConfigError
 from fedsec.privacy.accounting import FULL, Accountant, FixedSize, Poisson, default_delta
 from fedsec.privacy.promises import affordable, promises
+from fedsec.privacy.protection import epsilon
 from fedsec.reports import runlog
 from fedsec.reports.page import write_report
 from fedsec.reports.record import RunRecord
@@ -153,6 +154,19 @@ def test_promises_follow_the_sampling() -> None:
     poisson = {"train.fraction": 0.25, "train.sampling": "poisson"}
     assert promised(**poisson) == Accountant(4.0, delta, Poisson(0.25)).epsilon(30)
     assert promises(RunConfig(), [100] * 20, 30) == []
+
+
+def test_a_classifier_s_noised_replies_promise_for_themselves() -> None:
+    def told(protect: str, **keys: Any) -> RunConfig:
+        return RunConfig.from_flat({"train.task": "classifier", "classifier.protect": protect, **keys})
+
+    (found,) = promises(told("clip-noise=4,local-statistics=1"), [30, 40], 5)
+    assert (found.name, found.value) == ("epsilon-replies", epsilon(4.0, default_delta(2), 5))
+    assert "trusted: nobody: the reply itself is protected" in found.reason
+    assert promises(told("noise=4"), [30, 40], 5) == []
+    assert promises(told("clip-noise=0"), [30, 40], 5)[0].reason == "no guarantee"
+    budget = {"privacy.budget": found.value, "train.rounds": 50}
+    assert affordable(told("clip-noise=4", **budget), [30, 40]).train.rounds == 5
 
 
 def test_the_smallest_site_sets_the_promise_and_the_budget() -> None:
