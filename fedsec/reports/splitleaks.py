@@ -14,6 +14,7 @@ from fedsec.reports.leaks import PRIOR, Leak, leaks, setting
 from fedsec.reports.markup import paragraph, section
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import metrics_of
+from fedsec.reports.roles import overrides
 from fedsec.reports.verdict import digits, percent
 
 MEASURE = "ssim"
@@ -33,12 +34,12 @@ def answer(record: RunRecord, arm: str, variant: str = "on") -> str:
 
 
 def noise_of(record: RunRecord, arm: str) -> float | None:
-    """The level of an arm that is plain split learning with noise or nothing, a point of the noise curve; else None."""
-    if perturbs(record, arm) or float(setting(record, arm, "cut.decorrelation")):
+    """The level of an arm that is plain split learning with noise or nothing else of its own, a point of the noise
+    curve; else None."""
+    own = set(overrides(record.header, arm)) - {"cut.noise", "run.seeds"}
+    if own or perturbs(record, arm) or setting(record, arm, "cut.decorrelation"):
         return None
-    shape = ("cut.labels", "cut.average", "cut.batches")
-    same = all(setting(record, arm, key) == record.header.config.get(key) for key in shape)
-    return float(setting(record, arm, "cut.noise")) if same else None
+    return float(setting(record, arm, "cut.noise") or 0)
 
 
 def point(record: RunRecord, arm: str, seeds: Sequence[int]) -> Point | None:
