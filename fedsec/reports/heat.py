@@ -124,7 +124,7 @@ def _cell(shown: Map, value: Interval) -> str:
     if not math.isfinite(value.mean):
         return "–"
     spread = f"<small>{shown.text(value.low)} to {shown.text(value.high)}</small>" if math.isfinite(value.low) else ""
-    hue = f"color-mix(in srgb, var(--hot) {100 * shown.heat(value.mean):.0f}%, transparent)"
+    hue = f"rgba(232, 116, 59, {shown.heat(value.mean):.2f})"
     return (
         f'<span class="heat" style="background: {hue}">{inert(shown.text(value.mean)).replace("-", "−")}</span>{spread}'
     )

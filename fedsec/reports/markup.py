@@ -17,7 +17,7 @@ LONGEST = 300
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5b6470; --line: #d5dae0; --page: #fff; --box: #f5f7f9;
-  --accent: #0072b2; --warn: #a34700; --hot: #e8743b;
+  --accent: #0072b2; --warn: #a34700;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a3acb8; --line: #3a424c; --page: #15181c;
   --box: #1e2328; --accent: #56b4e9; --warn: #f0a05a; } }
