@@ -48,10 +48,12 @@ def tables(board: Standings) -> Iterator[str]:
             f"{say(value)} ({attack})" if attack else "–"
             for (attack, value), say in zip(worst, (digits, percent), strict=True)
         ]
-        price = "–" if defence == PLAIN else digits(board.ratio(CLEAN, defence).mean)
+        paid, flagged = board.ratio(CLEAN, defence).mean, board.flags(CLEAN, defence).mean
+        price = "–" if defence == PLAIN or not math.isfinite(paid) else digits(paid)
+        false = percent(flagged) if math.isfinite(flagged) else "–"
         rank = ranks[defence]
         place = f"{rank.mean:.1f} ({rank.low:.1f} to {rank.high:.1f})" if math.isfinite(rank.mean) else "–"
-        yield f"| {defence} | {told[0]} | {told[1]} | {price} | {percent(board.flags(CLEAN, defence).mean)} | {place} |"
+        yield f"| {defence} | {told[0]} | {told[1]} | {price} | {false} | {place} |"
 
 
 def draw(board: Standings, path: Path) -> None:

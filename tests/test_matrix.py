@@ -315,6 +315,19 @@ def test_ranks_carry_the_spread_over_attacks(tmp_path: Path) -> None:
     assert ranks["a"].low < 1.5 < ranks["a"].high
 
 
+def test_a_defence_that_lacks_an_attack_is_not_ranked(tmp_path: Path) -> None:
+    scores: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
+    for attack in ("none", "x", "y"):
+        for defence, value in (("fed-avg", 3.0), ("a", 2.0), ("begun", 1.5), ("oracle", 1.0)):
+            name = "other" if (attack, defence) == ("y", "begun") else "frechet-domain"
+            scores[attack, defence] = {name: (value,)}
+    board = board_of(tmp_path, scores)
+    ranks = board.ranks(board.ratio)
+    assert math.isnan(ranks["begun"].mean)
+    assert (ranks["a"].mean, ranks["fed-avg"].mean) == (1, 2)
+    assert all(math.isnan(rank.mean) for rank in board.ranks(board.trigger).values()), "nobody has a trigger"
+
+
 def test_a_cell_file_says_which_cell_it_holds(tmp_path: Path) -> None:
     run = build(tmp_path / "run", Plan(seeds=(0,), rounds=2, pictures=False))
     kept.keep(run, tmp_path, ("vanilla", 0))

@@ -150,7 +150,8 @@ def worst_cases(standings: Standings) -> str:
     )
     caption = (
         "Each defence at its worst over attacks, its price when nobody attacks (Fréchet distance over plain "
-        "averaging's), and its mean rank over attacks (1 = best) with a 95 % bootstrap interval over attacks."
+        "averaging's), and its mean rank over attacks (1 = best) with a 95 % bootstrap interval over attacks, "
+        "among the defences that all attacks have met."
     )
     return table(caption, head, placed, numeric=True)
 

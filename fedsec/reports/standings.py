@@ -75,15 +75,19 @@ class Standings:
     def ranks(self, measure: Callable[[str, str], Interval]) -> dict[str, Interval]:
         """Mean rank of each defence over attacks (1 = least by ``measure``), 95 % percentile bootstrap over attacks.
 
-        Attacks that some defence has no number for are left out; ``values`` are the ranks in the order of those left.
+        A defence that lacks a number which another has is not ranked; ``values`` are the ranks, attack by attack. NaN
+        throughout where fewer than two defences are left.
         """
-        ranked = [d for d in self.defences if d != ORACLE]
-        rows = [[measure(attack, d).mean for d in ranked] for attack in self.attacks if attack != CLEAN]
-        whole = np.array([row for row in rows if np.isfinite(row).all()])
-        if not len(whole):
-            return {defence: mean_interval([]) for defence in ranked}
-        places = rankdata(whole, axis=1)
-        return {defence: _resampled(places[:, j], j) for j, defence in enumerate(ranked)}
+        named = [d for d in self.defences if d != ORACLE]
+        rows = np.array([[measure(attack, d).mean for d in named] for attack in self.attacks if attack != CLEAN])
+        found = np.isfinite(rows)
+        measured = found.any(axis=1)
+        whole = found[measured].all(axis=0) & measured.any()
+        ranks = {defence: mean_interval([]) for defence in named}
+        if whole.sum() > 1:
+            places = rankdata(rows[measured][:, whole], axis=1)
+            ranks |= {named[j]: _resampled(places[:, i], int(j)) for i, j in enumerate(np.flatnonzero(whole))}
+        return ranks
 
     def unfinished(self) -> list[str]:
         """Arms without a finished cell of their first seed."""
