@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fedsec.datasets.public import attacker_rows, prior_image, public_rows
 from fedsec.errors import RunError
 from fedsec.images import grid as tile
 from fedsec.images import save_png, to_pixels
+from fedsec.metrics.similarity import stretched
 from fedsec.reports.record import LeakRow
 from fedsec.reports.runlog import RunLog
 from fedsec.runs import Plan
@@ -51,11 +52,12 @@ class Audits:
     def place(self, number: int, fit: Fit) -> str:
         return f"{self.arm}-{self.seed}-{number:04d}-{fit.partition}"
 
-    def picture(self, number: int, fit: Fit, attack: str, strips: Sequence[Images]) -> str:
-        """Truth, prior and reconstruction below each other, an image a column; the file within the run folder."""
-        file = f"leaks/{self.place(number, fit)}-{attack}.png"
-        rows = np.concatenate([strip[:SHOWN] for strip in strips])
-        save_png(tile(to_pixels(rows), len(strips[0][:SHOWN])), self.folder / file)
+    def picture(self, number: int, fit: Fit, attack: str, truth: Images, found: Images) -> str:
+        """Truth, prior, reconstruction and the same at full contrast, as RDLV sees it, below each other, an image a
+        column; the file within the run folder. Without the last row a faint image would pass for none."""
+        file, shown = f"leaks/{self.place(number, fit)}-{attack}.png", found[:SHOWN]
+        rows = [truth[:SHOWN], np.repeat(self.prior, len(shown), axis=0), shown, stretched(shown)]
+        save_png(tile(to_pixels(np.concatenate(rows)), len(shown)), self.folder / file)
         return file
 
     def leak(

@@ -142,7 +142,7 @@ class ClassifierObserver:
                 continue
             own = placed(images, found)
             told |= {**leak_scores(images, found, audits.prior), **self.gallery.scores(truth, own, network)}
-            file = audits.picture(number, fit, name, [images, prior, own])
+            file = audits.picture(number, fit, name, images, own)
             audits.leak(number, fit, name, {**told, "seconds": time.monotonic() - started}, file)
         audits.leak(number, fit, "prior", leak_scores(images, prior, audits.prior))
 

@@ -76,7 +76,7 @@ class SplitAudit:
             found = ATTACKS[name](view, replace(means, iterations=self.fewer.get(name, 0))).images
             values, each = self._scores(images, found)
             values |= {**crowd.scores(truth, found, None), "seconds": time.monotonic() - started}
-            file = self.audits.picture(message, fit, name, [images, nothing, found])
+            file = self.audits.picture(message, fit, name, images, found)
             self.audits.leak(message, fit, name, values, file, each=each)
         values, each = self._scores(images, nothing)
         self.audits.leak(message, fit, "prior", values, each=each)

@@ -95,13 +95,16 @@ def pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:
                 name = f"site {site}, {arm}"
                 caption = f"{leak.attack}, RDLV of the likest image {digits(leak.highest)}"
                 drawn.append(
-                    figure(store.show(leak.picture, f"truth, prior, reconstruction: {name}", WIDTH), name, caption)
+                    figure(
+                        store.show(leak.picture, f"truth, prior, reconstruction twice: {name}", WIDTH), name, caption
+                    )
                 )
     if not drawn:
         return section("Reconstructions", paragraph("No attack left a picture."))
     lead = (
-        "From top to bottom: the site's own image, the public prior (what is known without looking), and what the "
-        "attack drew, an image a column. The best attack of each site and arm, in the audited round it did best."
+        "From top to bottom: the site's own image, the public prior (what is known without looking), what the attack "
+        "drew, and the same at full contrast, an image a column. The best attack of each site and arm, in the audited "
+        "round it did best."
     )
     return section("Reconstructions", paragraph(inert(lead, 600), "soft"), plots(drawn))
 

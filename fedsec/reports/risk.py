@@ -111,7 +111,9 @@ def _numbers(leak: Leak, prior: Leak | None) -> str:
 def _shown(pictures: Pictures, leak: Leak) -> str:
     if not leak.picture:
         return ""
-    told = "Top: the site's images. Middle: what is known without looking. Bottom: what the attack drew."
+    told = (
+        "From the top: the site's images, what is known without looking, what the attack drew, that at full contrast."
+    )
     picture = pictures.show(leak.picture, told, WIDTH)
     return f"<figure><figcaption>{inert(told)}</figcaption>{picture}</figure>"
 

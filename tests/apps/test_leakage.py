@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from fedsec.checks import AUDITS
@@ -111,8 +112,6 @@ def test_probing_sites_report_numbers(tmp_path: Path) -> None:
 
 def on_machines(tmp_path: Path, **changes: Any) -> RunRecord:
     """Two hospitals with images of their own, each on its own node."""
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     for kind in ("normal", "pneumonia"):
         (tmp_path / "site" / kind).mkdir(parents=True)
@@ -156,6 +155,9 @@ def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
     ):
         assert part in text, part
     assert text.count("data:image/png;base64,") == 6, "a picture for each arm and site"
+    rows = np.asarray(Image.open(next((folder / "leaks").glob("plain-*-row-space.png"))).convert("L"))
+    last = rows[-(rows.shape[0] // 4) :]
+    assert (last.min(), last.max()) == (0, 255), "the last row is the reconstruction at full contrast"
     sheets = write_risk(folder)
     assert sheets is not None
     told = sheets.read_text(encoding="utf-8")
