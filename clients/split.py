@@ -152,9 +152,7 @@ class SplitClient(NumPyClient):
 
     def _places(self) -> tuple[Rows, int]:
         """The held-out images that are sent, the first again where there are too few, and how many are real."""
-        count = min(self.exchange.held, len(self.held))
-        index = np.where(np.arange(self.exchange.held) < count, np.arange(self.exchange.held), 0)
-        return self.held.take(index), count
+        return _filled(self.held, self.exchange.held), min(self.exchange.held, len(self.held))
 
     def _test(self, home: Home, number: int) -> Arrays:
         rows, count = self._places()
@@ -169,9 +167,7 @@ class SplitClient(NumPyClient):
     def _audit(self, home: Home, number: int) -> Arrays:
         """The first training images, sent as held-out ones are, defences on; the first again where there are too few.
         Beside them the half, which an attacker of the audit is given."""
-        shown = self.exchange.shown
-        rows = self.rows.take(np.where(np.arange(shown) < len(self.rows), np.arange(shown), 0))
-        images = torch.from_numpy(to_images(rows.pixels)).to(self.device)
+        images = torch.from_numpy(to_images(_filled(self.rows, self.exchange.shown).pixels)).to(self.device)
         found = held_out(home, images, perturb=True, seed=address_seed(self.own, "audit"))
         half = {f"half.{name}": value for name, value in network_arrays(home.half).items()}
         return {"activations": _array(self._wire([found], "audit", number)[0]), **half}
@@ -192,6 +188,11 @@ class SplitClient(NumPyClient):
             best = [shares[s].argmax(1).cpu().numpy()[:count] for s in answered(self.spec)]
             right.append([int((one == rows.labels[:count]).sum()) for one in best])
         return {"right": np.array(right, np.int64), "count": np.array([count], np.int64)}
+
+
+def _filled(rows: Rows, places: int) -> Rows:
+    """The first ``places`` of ``rows``, the first again where there are too few."""
+    return rows.take(np.where(np.arange(places) < len(rows), np.arange(places), 0))
 
 
 def _networks(home: Home) -> dict[str, nn.Module]:

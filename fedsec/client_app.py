@@ -15,8 +15,6 @@ from fedsec.config import Data, RunConfig, Split
 from fedsec.errors import ConfigError, ReplyError
 from fedsec.types import Rows, SiteReport
 
-SPLIT = "split-learning"
-
 app = ClientApp()
 
 
@@ -100,7 +98,8 @@ def _site_config(context: Context) -> RunConfig:
             f"this site refuses the run: its arms {', '.join(attacks)} simulate an attack; on real machines run arms "
             "without attack.name, attack.update and attack.report"
         )
-    audited = [arm for arm in config.arms if (its := config.arm(arm)).leakage.every and its.train.task == SPLIT]
+    splits = config.train.task == "split-learning"
+    audited = [arm for arm in config.arms if splits and config.arm(arm).leakage.every]
     if audited:
         raise ConfigError(
             f"this site refuses the run: its arms {', '.join(audited)} ask for the site's half of the network, for "

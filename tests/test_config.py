@@ -118,11 +118,18 @@ def test_the_chestx_experiment_parses_in_every_profile(profile: str) -> None:
     assert (config.data.modality, config.gan.mirror) == ("chest", False)
 
 
-@pytest.mark.parametrize("profile", ["", "quick", "full", "large"])
+@pytest.mark.parametrize("profile", ["", "quick", "sweep", "full", "large"])
 def test_the_leakage_experiment_parses_in_every_profile(profile: str) -> None:
     config = read_experiment(ROOT / "experiments" / "leakage.toml", profile, ["data.source=phantom"])
     assert {"plain", "fed-bn"} <= set(config.arms)
     assert (config.split.clients, config.batches[8], config.train.task) == (9, 1, "classifier")
+
+
+def test_the_epsilon_profile_leaves_statistics_out_of_what_is_clipped() -> None:
+    config = read_experiment(ROOT / "experiments" / "leakage.toml", "epsilon", ["data.source=phantom"])
+    chosen = [config.arm(arm).classifier for arm in config.arms]
+    assert sum("clip-noise" in one.protect for one in chosen) == 7
+    assert all(one.norm == "group" or one.sends == "weights" for one in chosen)
 
 
 @pytest.mark.parametrize("profile", ["", "quick", "full", "large"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
+from fedsec.metrics.tradeoff import Tradeoff
 from fedsec.reports import figures
 from fedsec.reports.curves import curve
 from fedsec.reports.leaks import leaks, setting
@@ -14,7 +15,7 @@ from fedsec.reports.markup import details, figure, inert, paragraph, plots, sect
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import values_of
 from fedsec.reports.roles import overrides
-from fedsec.reports.splitleaks import answer, drawn, headline, leak_parts, perturbs, privacy
+from fedsec.reports.splitleaks import answer, drawn, headline, leak_parts, perturbs, privacy, tradeoffs
 from fedsec.reports.verdict import Verdict, digits
 
 STREAMS = ("plain", "attacked", "recovered", "fused", "late")
@@ -37,6 +38,7 @@ def split_verdict(record: RunRecord) -> Verdict:
     done = list(dict.fromkeys(arm for arm, _ in record.finished()))
     plain = next((arm for arm in done if shield(record, arm) == "none"), None)
     guarded = [arm for arm in done if perturbs(record, arm)]
+    found = tradeoffs(record)
     others = [arm for arm in done if not perturbs(record, arm)]
     full = next((arm for arm in guarded if not set(overrides(record.header, arm)) - {"pgsl.on"}), None)
     full = full or next(iter(guarded), None)
@@ -45,15 +47,15 @@ def split_verdict(record: RunRecord) -> Verdict:
         ("Without PGSL", tuple(_plain(record, arm, plain) for arm in others)),
         ("One part taken away", tuple(_parts(record, arm, full) for arm in guarded if arm != full and full)),
         ("What activations give away", drawn(record)),
-        ("Privacy at matched accuracy", privacy(record)),
+        ("Privacy at matched accuracy", privacy(record, found)),
         ("The paper's claims", _claims(record, full)),
         ("Against the whole network", (_whole(),)),
         ("Read with care", _cautions(record)),
     )
-    return Verdict(_headline(record, full, plain), tuple((term, said) for term, said in points if said))
+    return Verdict(_headline(record, found, full, plain), tuple((term, said) for term, said in points if said))
 
 
-def _headline(record: RunRecord, full: str | None, plain: str | None) -> str:
+def _headline(record: RunRecord, found: Mapping[str, Tradeoff], full: str | None, plain: str | None) -> str:
     if full is None and plain is None:
         return "No arm has finished: nothing can be said yet."
     if full is None or plain is None:
@@ -67,7 +69,7 @@ def _headline(record: RunRecord, full: str | None, plain: str | None) -> str:
     return (
         f"PGSL answers {_percent(mean_interval(ours).mean)} of held-out images right, plain split learning "
         f"{_percent(mean_interval(theirs).mean)}: {_apart(ours, theirs)}."
-    ) + headline(record, full)
+    ) + headline(found.get(full))
 
 
 def _share(record: RunRecord, arm: str, name: str) -> str:

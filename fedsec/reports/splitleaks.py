@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +85,8 @@ def _shape(one: Point) -> tuple[int, ...]:
     return next(iter(one.leaks.values())).shape
 
 
-def privacy(record: RunRecord) -> tuple[str, ...]:
-    """A sentence an arm: held against noise at the same accuracy."""
-    found = tradeoffs(record)
+def privacy(record: RunRecord, found: Mapping[str, Tradeoff]) -> tuple[str, ...]:
+    """A sentence an arm of ``found`` (``tradeoffs``): held against noise at the same accuracy."""
     if found:
         return tuple(its.words for its in found.values())
     if not leaks(record):
@@ -124,9 +123,8 @@ def _prior(found: Sequence[Leak], arm: str) -> float:
     return float(np.mean([leak.of(MEASURE).mean for leak in found if (leak.arm, leak.attack) == (arm, PRIOR)]))
 
 
-def headline(record: RunRecord, full: str) -> str:
-    """What the strongest attacker makes of ``full``, and the answer at matched accuracy; '' without an audit."""
-    found = tradeoffs(record).get(full)
+def headline(found: Tradeoff | None) -> str:
+    """The answer at matched accuracy; '' for an arm that could not be held against noise."""
     if found is None:
         return ""
     less, more = found.high < 0, found.low > 0
