@@ -56,7 +56,7 @@ class GanClient(NumPyClient):
         Returns the shared tensors after training, the number of this site's own images, and the losses.
         """
         learner = new_learner(
-            self.config, channels=self.channels, classes=self.classes, seed=self.seed, device=self.device
+            self.config, channels=self.channels, classes=self.classes, seed=self.seed, device=self.device, alone=True
         )
         received = dict(zip(learner.shared(), parameters, strict=True))
         learner.load(received, self.kept)

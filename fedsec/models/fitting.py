@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedsec.images import to_images
 from fedsec.models.augment import flip
+from fedsec.models.chance import Chance
 from fedsec.models.classifier import Classifier, in_batches
 from fedsec.seeds import address_seed
 from fedsec.types import Features, Images, Labels, Rows, Vector
@@ -47,7 +48,8 @@ def fit_classifier(
     assert 0 <= rows.labels.min() <= rows.labels.max() < classes, (rows.labels.min(), rows.labels.max(), classes)
     chances = torch.from_numpy(class_weights(rows.labels) if weights is None else np.asarray(weights, np.float64))
     assert chances.shape == (len(rows),), (chances.shape, len(rows))
-    rng = torch.Generator().manual_seed(address_seed(seed, "classifier"))
+    chance = Chance(address_seed(seed, "classifier"))
+    rng = chance.rng
     net = _initialised(rows.pixels.shape[3], classes, width, rng).to(device).train()
     net = net.to(memory_format=torch.channels_last)
     adam = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay)
@@ -55,7 +57,7 @@ def fit_classifier(
     for _ in range(steps):
         index = torch.multinomial(chances, batch, replacement=True, generator=rng).numpy()
         taken = rows.take(index)
-        images = flip(torch.from_numpy(to_images(taken.pixels)), rng)
+        images = flip(torch.from_numpy(to_images(taken.pixels)), chance)
         images = images.to(device, memory_format=torch.channels_last)
         loss = F.cross_entropy(net(images), torch.from_numpy(taken.labels).to(device))
         adam.zero_grad(set_to_none=True)

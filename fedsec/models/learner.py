@@ -11,8 +11,10 @@ import torch
 from fedsec.config import FIRST_STEPS, RunConfig
 from fedsec.models.diffusion import DiffusionSpec, new_denoiser, train_diffusion_round
 from fedsec.models.private import Noise, private_pair, train_private_round
+from fedsec.models.recorded import recording
 from fedsec.models.training import (
     Pair,
+    StepLosses,
     load_network,
     load_optimiser,
     network_arrays,
@@ -63,12 +65,7 @@ class GanLearner:
         load_network(pair.discriminator, _under("discriminator", shared))
 
     def train(self, rows: Rows, *, seed: int) -> dict[str, float]:
-        losses = train_round(self.pair, rows, self.config, seed=seed, device=self.device)
-        return {
-            **told(losses.generator),
-            "d-loss": float(np.mean(losses.discriminator)),
-            "d-loss-last": losses.discriminator[-1],
-        }
+        return gan_losses(train_round(self.pair, rows, self.config, seed=seed, device=self.device))
 
     def shared(self) -> Arrays:
         pair = self.pair
@@ -83,6 +80,19 @@ class GanLearner:
             **_prefixed("g-adam", optimiser_arrays(pair.generator_optimiser)),
             **_prefixed("d-adam", optimiser_arrays(pair.discriminator_optimiser)),
         }
+
+
+class RecordedGanLearner(GanLearner):
+    """A GanLearner whose steps are replayed (``fedsec.models.recorded``) on networks that all learners of its recipe in
+    this process share: making one ends the use of those before."""
+
+    def fresh(self) -> Pair:
+        self.recording = recording(self.config, self.shape, self.device)
+        self.recording.restart(seed=self.seed)
+        return self.recording.pair
+
+    def train(self, rows: Rows, *, seed: int) -> dict[str, float]:
+        return gan_losses(self.recording.train_round(rows, self.config, seed=seed))
 
 
 class PrivateGanLearner(GanLearner):
@@ -135,6 +145,11 @@ def told(losses: tuple[float, ...]) -> dict[str, float]:
     }
 
 
+def gan_losses(losses: StepLosses) -> dict[str, float]:
+    critic = losses.discriminator
+    return {**told(losses.generator), "d-loss": float(np.mean(critic)), "d-loss-last": critic[-1]}
+
+
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "dcgan": GanLearner,
     "private dcgan": PrivateGanLearner,
@@ -142,9 +157,16 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
 }
 
 
-def new_learner(config: RunConfig, *, channels: int, classes: int, seed: int, device: str) -> Learner:
-    """The learner that ``gan.family`` names, private when ``privacy.image-bound`` says so."""
+def new_learner(
+    config: RunConfig, *, channels: int, classes: int, seed: int, device: str, alone: bool = False
+) -> Learner:
+    """The learner that ``gan.family`` names, private when ``privacy.image-bound`` says so.
+
+    ``alone``: nobody in this process uses an older learner again; on CUDA a DCGAN's steps are then replayed.
+    """
     name = f"{'private ' if config.privacy.images else ''}{config.gan.family}"
+    if alone and name == "dcgan" and torch.device(device).type == "cuda":
+        return RecordedGanLearner(config, channels=channels, classes=classes, seed=seed, device=device)
     learner: Learner = LEARNERS[name](config, channels=channels, classes=classes, seed=seed, device=device)
     return learner
 

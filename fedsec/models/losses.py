@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsec.models.chance import Chance
+
 Critic = Callable[[Tensor], Tensor]
-Penalty = Callable[[Critic, Tensor, Tensor, torch.Generator], Tensor]
+Penalty = Callable[[Critic, Tensor, Tensor, Chance], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,12 @@ class GanLoss:
     norm: str
 
 
-def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, chance: Chance) -> Tensor:
     """E[(||grad D(x_hat)||_2 - 1)^2] on uniform mixtures (Gulrajani et al. 2017, eq. 3).
 
     The SASHIMI release of FedDetect draws the mixture from a normal distribution; we draw it uniformly as the source.
     """
-    mix = torch.rand(len(real), 1, 1, 1, generator=rng).to(real.device)
+    mix = chance.uniform(len(real), 1, 1, 1)
     inner = (mix * real + (1 - mix) * fake).requires_grad_(True)
     (grad,) = torch.autograd.grad(critic(inner).sum(), inner, create_graph=True)
     penalty: Tensor = (grad.flatten(1).norm(dim=1) - 1).square().mean()

@@ -40,6 +40,7 @@ from fedsec.config import RunConfig
 from fedsec.errors import ConfigError, all_at_once
 from fedsec.images import to_images
 from fedsec.models.augment import AUGMENTS, flip
+from fedsec.models.chance import Chance
 from fedsec.models.dcgan import Discriminator, GanSpec, MinibatchDeviation, initialised
 from fedsec.models.losses import LOSSES, GanLoss
 from fedsec.models.training import Pair, new_generator, paired
@@ -169,7 +170,7 @@ def train_private_round(
     loss, augment = LOSSES[config.gan.loss], AUGMENTS[config.gan.augment]
     images = torch.from_numpy(to_images(rows.pixels)).to(device)
     labels = torch.from_numpy(np.array(rows.labels)).to(device)
-    latents, views = (torch.Generator().manual_seed(address_seed(seed, name)) for name in ("latents", "views"))
+    latents, views = (Chance(address_seed(seed, name), device) for name in ("latents", "views"))
     samples = poisson(len(rows), noise.batch, config.train.steps, stream(seed, "batches"))
     pair.generator.train()
     pair.discriminator.train()
@@ -178,8 +179,8 @@ def train_private_round(
     for index in samples:
         chosen = torch.from_numpy(index).to(device)
         real = flip(images[chosen], views) if config.gan.mirror else images[chosen]
-        classes = torch.randint(pair.generator.spec.classes, (noise.batch,), generator=latents).to(device)
-        fake = pair.generator(torch.randn(noise.batch, config.gan.latent, generator=latents).to(device), classes)
+        classes = latents.below(pair.generator.spec.classes, noise.batch)
+        fake = pair.generator(latents.normal(noise.batch, config.gan.latent), classes)
         step(augment(real, views), labels[chosen], augment(fake.detach(), views), classes)
         with step.frozen() as critic:
             loss_g = loss.generator(critic(augment(fake, views), classes))

@@ -19,6 +19,7 @@ from fedsec.config import RunConfig
 from fedsec.datasets.assembly import split
 from fedsec.images import to_images
 from fedsec.models.augment import AUGMENTS
+from fedsec.models.chance import Chance
 from fedsec.models.networks import NetworkSpec, build_network, new_network
 from fedsec.models.sampling import balanced_labels, generate
 from fedsec.models.training import Pair, batches, network_arrays, new_pair, spec, train_round
@@ -87,7 +88,7 @@ def average(networks: Sequence[nn.Module]) -> dict[str, torch.Tensor]:
 def _steps(network: nn.Module, rows: Rows, regime: Regime, steps: int, share: tuple[float, float], seed: int) -> None:
     """Train in place. ``share``: from which to which part of the whole training these steps go, for the rate."""
     network.train()
-    rng = torch.Generator().manual_seed(address_seed(seed, "augment"))
+    chance = Chance(address_seed(seed, "augment"))
     augment = AUGMENTS[regime.augment]
     adam = torch.optim.AdamW(network.parameters(), regime.lr, weight_decay=regime.weight_decay)
     order = batches(len(rows), min(regime.batch, len(rows)), steps, stream(seed, "order"))
@@ -95,7 +96,9 @@ def _steps(network: nn.Module, rows: Rows, regime: Regime, steps: int, share: tu
         done = share[0] + (share[1] - share[0]) * step / steps
         adam.param_groups[0]["lr"] = regime.lr * 0.5 * (1 + math.cos(math.pi * done))
         taken = rows.take(np.sort(index))
-        images = augment(torch.from_numpy(to_images(taken.pixels)), rng).contiguous(memory_format=torch.channels_last)
+        images = augment(torch.from_numpy(to_images(taken.pixels)), chance).contiguous(
+            memory_format=torch.channels_last
+        )
         loss = F.cross_entropy(network(images), torch.from_numpy(taken.labels))
         adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedsec.config import RunConfig, Speed
 from fedsec.images import to_images
 from fedsec.models.augment import AUGMENTS
+from fedsec.models.chance import Chance
 from fedsec.models.dcgan import Discriminator, GanSpec, Generator, initialised
 from fedsec.models.losses import LOSSES
 from fedsec.seeds import address_seed, stream
@@ -62,15 +63,13 @@ def new_pair(config: RunConfig, shape: GanSpec, *, seed: int, device: str) -> Pa
     return paired(config, generator, critic)
 
 
-def paired(config: RunConfig, generator: Generator, critic: Discriminator) -> Pair:
-    """Both networks, where they are, with fresh optimisers."""
-    betas = (config.train.beta1, 0.999)
-    return Pair(
-        generator,
-        critic,
-        torch.optim.Adam(generator.parameters(), config.train.lr, betas),
-        torch.optim.Adam(critic.parameters(), config.train.lr, betas),
+def paired(config: RunConfig, generator: Generator, critic: Discriminator, *, capturable: bool = False) -> Pair:
+    """Both networks, where they are, with fresh optimisers. ``capturable``: Adam counts its steps on the device."""
+    generators, critics = (
+        torch.optim.Adam(network.parameters(), config.train.lr, (config.train.beta1, 0.999), capturable=capturable)
+        for network in (generator, critic)
     )
+    return Pair(generator, critic, generators, critics)
 
 
 def device_of(speed: Speed) -> str:
@@ -101,6 +100,13 @@ def optimiser_arrays(optimiser: torch.optim.Adam) -> Arrays:
 
 
 def load_optimiser(optimiser: torch.optim.Adam, arrays: Mapping[str, np.ndarray]) -> None:
+    """Into the tensors of a state that is there, or as a new state."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    if optimiser.state:
+        for name, value in arrays.items():
+            index, key = name.split(".", 1)
+            optimiser.state[parameters[int(index)]][key].copy_(torch.from_numpy(np.array(value)))
+        return
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in arrays.items():
         index, key = name.split(".", 1)
@@ -118,37 +124,51 @@ def batches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> list
 
 
 def train_round(pair: Pair, rows: Rows, config: RunConfig, *, seed: int, device: str) -> StepLosses:
-    """``config.train.steps`` alternating D and G steps on ``rows``, one to one, D first, as the release.
+    """``config.train.steps`` alternating D and G steps on ``rows``."""
+    images, labels = placed(rows, device)
+    chance = Chance(address_seed(seed, "latents"), device)
+    losses = []
+    for index in batches(len(rows), config.train.batch, config.train.steps, stream(seed, "batches")):
+        chosen = torch.from_numpy(index).to(device)
+        losses.append(step(pair, config, images[chosen], labels[chosen], chance))
+    return as_numbers(losses)
+
+
+def placed(rows: Rows, device: str) -> tuple[Tensor, Tensor]:
+    """Images (n, c, s, s), channels last, and labels (n,) on ``device``."""
+    images = torch.from_numpy(to_images(rows.pixels)).to(device=device, memory_format=torch.channels_last)
+    return images, torch.from_numpy(np.array(rows.labels)).to(device)
+
+
+def step(pair: Pair, config: RunConfig, real: Tensor, classes: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+    """One D and one G step, D first, as the release; the losses of G and of D, which stay on the device.
 
     The generator's step reuses the fake batch of the discriminator's step, which saves one forward pass.
     """
     loss, augment = LOSSES[config.gan.loss], AUGMENTS[config.gan.augment]
-    images = torch.from_numpy(to_images(rows.pixels)).to(device=device, memory_format=torch.channels_last)
-    labels = torch.from_numpy(np.array(rows.labels)).to(device)
-    rng = torch.Generator().manual_seed(address_seed(seed, "latents"))
     pair.generator.train()
     pair.discriminator.train()
     critic = pair.discriminator
-    losses: list[tuple[float, float]] = []
-    for index in batches(len(rows), config.train.batch, config.train.steps, stream(seed, "batches")):
-        chosen = torch.from_numpy(index).to(device)
-        real, classes = images[chosen], labels[chosen]
-        fake = pair.generator(torch.randn(len(index), config.gan.latent, generator=rng).to(device), classes)
+    fake = pair.generator(chance.normal(len(real), config.gan.latent), classes)
 
-        score_real, score_fake = critic(augment(real, rng), classes), critic(augment(fake.detach(), rng), classes)
-        loss_d = loss.discriminator(score_real, score_fake)
-        if loss.penalty is not None:
-            scorer = lambda mix, y=classes: critic(mix, y)  # noqa: E731
-            loss_d = loss_d + config.train.penalty * loss.penalty(scorer, real, fake.detach(), rng)
-        pair.discriminator_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss_d)
-        pair.discriminator_optimiser.step()
+    score_real, score_fake = critic(augment(real, chance), classes), critic(augment(fake.detach(), chance), classes)
+    loss_d = loss.discriminator(score_real, score_fake)
+    if loss.penalty is not None:
+        loss_d = loss_d + config.train.penalty * loss.penalty(lambda x: critic(x, classes), real, fake.detach(), chance)
+    pair.discriminator_optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss_d)
+    pair.discriminator_optimiser.step()
 
-        critic.requires_grad_(False)
-        loss_g = loss.generator(critic(augment(fake, rng), classes))
-        critic.requires_grad_(True)
-        pair.generator_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss_g)
-        pair.generator_optimiser.step()
-        losses.append((float(loss_g.detach()), float(loss_d.detach())))
-    return StepLosses(tuple(g for g, _ in losses), tuple(d for _, d in losses))
+    critic.requires_grad_(False)
+    loss_g = loss.generator(critic(augment(fake, chance), classes))
+    critic.requires_grad_(True)
+    pair.generator_optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss_g)
+    pair.generator_optimiser.step()
+    return loss_g.detach(), loss_d.detach()
+
+
+def as_numbers(losses: Sequence[tuple[Tensor, Tensor]]) -> StepLosses:
+    """Each step's losses, fetched at once."""
+    generator, discriminator = (torch.stack(part).tolist() for part in zip(*losses, strict=True))
+    return StepLosses(tuple(generator), tuple(discriminator))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsec.models.chance import Chance
 from fedsec.models.losses import gradient_penalty
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.descent import Reconstruction
@@ -49,7 +50,7 @@ def hijack(view: SplitView, means: Means) -> Reconstruction:
     if means.session is None:
         raise ProbeError("hijacking needs the training session itself: a server that only watches takes another attack")
     public, session, rng = means.images(), means.session, stream(means.seed, "split", "hijack")
-    mixing = torch.Generator().manual_seed(address_seed(means.seed, "split", "hijack", "mixing"))
+    mixing = Chance(address_seed(means.seed, "split", "hijack", "mixing"))
     channels, side = view.activations.shape[1:3]
     pilot = fresh(view.architecture, means.seed, "pilot")
     inverse = fresh(lambda: Decoder(channels, side, view.shape), means.seed, "inverse")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.optim.lr_scheduler import LambdaLR
 
+from fedsec.models.graphs import recorded
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.consensus import consensus, shifts_onto_mean
 from fedsec.probes.descent import Reconstruction, rate_at
@@ -97,10 +98,11 @@ def invert(
         chunk,
     )
     agreed = _agreeing(preset, chosen)
+    alone = recorded(lambda: look(moved, None), device=replica.device) if "group" not in chosen else None
     rng = torch.Generator().manual_seed(address_seed(seed, "inversion", "noise"))
     best = _Best(first)
     for iteration in range(preset.iterations):
-        seen = look(moved, agreed(iteration, canvas))
+        seen = alone() if alone else look(moved, agreed(iteration, canvas))
         best.take(seen)
         for tensor, slope in zip(moved, seen.slopes, strict=True):
             tensor.grad = slope.sign() if preset.signed else slope

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.optim.lr_scheduler import LambdaLR
 
+from fedsec.models.graphs import recorded
 from fedsec.probes.batchnorm import recovered
 from fedsec.probes.replica import Replica, Weights
 from fedsec.probes.view import ServerView
@@ -74,10 +75,11 @@ def released_together(
         return outer + F.binary_cross_entropy_with_logits(replica.logits(weights, images)[0], torch.sigmoid(told))
 
     slopes_of = vmap(grad(value, argnums=(0, 1, 2)))
+    look = recorded(lambda: slopes_of(images.detach(), told.detach(), weights, ended, aims), device=device)
     adam = torch.optim.Adam([images, told], LR, betas=(0.9, 0.9))
     rate = LambdaLR(adam, lambda iteration: _rate(iteration, iterations))
     for iteration in range(iterations):
-        images.grad, told.grad, slopes = slopes_of(images.detach(), told.detach(), weights, ended, aims)
+        images.grad, told.grad, slopes = look()
         names = list(weights)
         torch._foreach_sub_([weights[n] for n in names], [slopes[n] for n in names], alpha=recipe.lr)
         adam.step()

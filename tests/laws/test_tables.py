@@ -11,6 +11,7 @@ from fedsec.attacks.triggers import TEXTURES, TRIGGERS, part, patch, trigger
 from fedsec.config import Attack
 from fedsec.images import to_images, to_pixels
 from fedsec.models.augment import AUGMENTS
+from fedsec.models.chance import Chance
 from fedsec.models.dcgan import IMAGE_SIZES, Discriminator, GanSpec, Generator
 from fedsec.models.losses import LOSSES
 from fedsec.types import Pixels, Rows
@@ -125,16 +126,16 @@ def test_gradient_penalty_is_zero_for_a_unit_slope() -> None:
     penalty = LOSSES["wgan-gp"].penalty
     assert penalty is not None
     real, fake = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
-    rng = torch.Generator().manual_seed(0)
-    assert float(penalty(lambda x: x.flatten(1) @ direction, real, fake, rng)) < 1e-10
-    assert float(penalty(lambda x: 3 * (x.flatten(1) @ direction), real, fake, rng)) == pytest.approx(4, rel=1e-4)
+    chance = Chance(0)
+    assert float(penalty(lambda x: x.flatten(1) @ direction, real, fake, chance)) < 1e-10
+    assert float(penalty(lambda x: 3 * (x.flatten(1) @ direction), real, fake, chance)) == pytest.approx(4, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTS))
 def test_an_augmentation_keeps_shape_passes_gradients_and_is_seeded(name: str) -> None:
     images = torch.rand(4, 3, 32, 32, requires_grad=True)
-    once = AUGMENTS[name](images, torch.Generator().manual_seed(1))
-    again = AUGMENTS[name](images, torch.Generator().manual_seed(1))
+    once = AUGMENTS[name](images, Chance(1))
+    again = AUGMENTS[name](images, Chance(1))
     assert once.shape == images.shape
     assert torch.equal(once, again)
     once.sum().backward()  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from fedsec.probes.terms import TERMS, Observed, observe
 from fedsec.seeds import address_seed
 from fedsec.types import Images
 from tests.probes.rounds import SMALL, Round, disturbed, images_of, trained
+from tests.recordable import checked
 
 TINY = replace(SMALL, size=16)
 
@@ -56,6 +57,17 @@ def test_every_preset_runs_and_repeats_itself(name: str, done: Round, seen: Obse
     assert one.loss == min(one.curve)
     assert one.loss == pytest.approx(sum(PRESETS[name].terms[term] * value for term, value in one.terms.items()))
     assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("name", sorted(name for name, preset in PRESETS.items() if "group" not in preset.terms))
+def test_an_iteration_can_be_recorded(
+    name: str, restarts: int, done: Round, seen: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = replace(PRESETS[name], restarts=restarts)
+    expected = run(done, seen, preset, 3)
+    monkeypatch.setattr("fedsec.probes.inversion.recorded", checked)
+    assert run(done, seen, preset, 3).curve == expected.curve
 
 
 @pytest.mark.parametrize("preset", [PRESETS["row-space"], Preset("", {"update-cosine": 1.0})])

@@ -13,6 +13,7 @@ from fedsec.models.training import network_arrays
 from fedsec.probes.released import released, released_together
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Rows
+from tests.recordable import checked
 
 PRIOR = np.zeros((1, 1, 32, 32), np.float32)
 
@@ -59,3 +60,9 @@ def test_views_in_one_pass_are_drawn_as_each_is_alone(view: ServerView) -> None:
     for images, one in zip(found, views, strict=True):
         np.testing.assert_allclose(images, released(one, prior=PRIOR, seed=0, iterations=3), atol=1e-4)
     assert np.abs(found[0] - found[1]).max() > 0.1
+
+
+def test_an_iteration_can_be_recorded(view: ServerView, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = released(view, prior=PRIOR, seed=0, iterations=3)
+    monkeypatch.setattr("fedsec.probes.released.recorded", checked)
+    np.testing.assert_array_equal(released(view, prior=PRIOR, seed=0, iterations=3), expected)

@@ -1,0 +1,146 @@
+"""A step that is recorded and replayed: the same numbers as the plain one, and all of it recordable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedsec.config import RunConfig
+from fedsec.images import to_images
+from fedsec.models.chance import Chance, Tape
+from fedsec.models.graphs import recorded
+from fedsec.models.learner import GanLearner, RecordedGanLearner, new_learner
+from fedsec.models.losses import LOSSES
+from fedsec.models.recorded import Recording, recording
+from fedsec.models.training import new_pair, placed, spec, step
+from fedsec.probes.presets import PRESETS
+from fedsec.types import Rows
+from tests.recordable import checked
+
+RNG = np.random.default_rng(0)
+ROWS = Rows(RNG.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), RNG.integers(0, 2, 20))
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")),
+]
+
+
+def config(**settings: Any) -> RunConfig:
+    return RunConfig.from_flat(
+        {"train.steps": 3, "train.batch": 8, "gan.width": 8, "gan.latent": 8}
+        | {key.replace("__", "."): value for key, value in settings.items()}
+    )
+
+
+def learner(chosen: RunConfig, made: type[GanLearner], device: str) -> GanLearner:
+    return made(chosen, channels=3, classes=2, seed=1, device=device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("loss", "augment"), [("non-saturating", "none"), ("hinge", "flip"), ("wgan-gp", "colour+translate")]
+)
+def test_rounds_by_replay_are_the_rounds_without(loss: str, augment: str, device: str) -> None:
+    """Two clients in turn, two rounds each, on one recording: to the bit on a CPU, to rounding on CUDA."""
+    chosen = config(gan__loss=loss, gan__augment=augment)
+    rtol, atol = (0.0, 0.0) if device == "cpu" else (1e-3, 1e-4)
+    kept: dict[tuple[type[GanLearner], int], Any] = {}
+    for number in (1, 2):
+        for client in (0, 1):
+            told, arrays = [], []
+            for made in (GanLearner, RecordedGanLearner):
+                one = learner(chosen, made, device)
+                one.load(one.shared(), kept.get((made, client), {}))
+                told.append(one.train(ROWS, seed=10 * number + client))
+                kept[made, client] = one.kept()
+                arrays.append({**one.shared(), **one.kept()})
+            assert list(told[0].values()) == pytest.approx(list(told[1].values()), rel=rtol, abs=atol)
+            assert arrays[0].keys() == arrays[1].keys()
+            for name, value in arrays[0].items():
+                np.testing.assert_allclose(arrays[1][name], value, rtol, atol, err_msg=name)  # type: ignore[arg-type]
+
+
+def test_a_new_learner_starts_from_its_seed_whatever_the_last_one_left() -> None:
+    first = learner(config(), RecordedGanLearner, "cpu")
+    before = first.shared()
+    first.train(ROWS, seed=3)
+    moved = first.shared()
+    second = learner(config(), RecordedGanLearner, "cpu")
+    assert any(not np.array_equal(before[name], moved[name]) for name in before)
+    for name, value in second.shared().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert all(not value.any() for name, value in second.kept().items() if name.endswith("exp_avg"))
+
+
+def test_equal_recipes_share_a_recording_and_others_do_not() -> None:
+    shape = spec(config(), channels=3, classes=2)
+    assert recording(config(), shape, "cpu") is recording(config(defence__name="median"), shape, "cpu")
+    assert recording(config(), shape, "cpu") is not recording(config(train__lr=1e-3), shape, "cpu")
+
+
+def test_only_a_client_alone_in_its_process_on_cuda_gets_one() -> None:
+    made = [new_learner(config(), channels=3, classes=2, seed=1, device="cpu", alone=alone) for alone in (True, False)]
+    assert [type(one) for one in made] == [GanLearner, GanLearner]
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "colour+translate"])
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_step_has_nothing_that_a_graph_cannot_hold(loss: str, augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch looks at the labels on a CPU alone: on CUDA the scatter itself does.
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda y, classes: (y[:, None] == torch.arange(classes)).long())
+    chosen = config(gan__loss=loss, gan__augment=augment)
+    pair = new_pair(chosen, spec(chosen, channels=3, classes=2), seed=1, device="cpu")
+    # Adam that counts on the device exists on CUDA alone.
+    plain = [torch.optim.SGD(network.parameters(), 0.1) for network in (pair.generator, pair.discriminator)]
+    pair = replace(pair, generator_optimiser=plain[0], discriminator_optimiser=plain[1])  # type: ignore[arg-type]
+    images, labels = placed(ROWS, "cpu")
+    tape = Tape(0)
+
+    def once() -> None:
+        tape.rewind()
+        step(pair, chosen, images[:8], labels[:8], tape)
+
+    checked(once, device="cpu")()
+    with pytest.raises(AssertionError, match="_local_scalar_dense"):
+        checked(lambda: images.sum().item(), device="cpu")()
+
+
+def test_the_first_step_fills_the_tape_and_a_refill_draws_what_chance_would() -> None:
+    tape, chance = Tape(4), Chance(4)
+    for _ in range(3):
+        tape.rewind()
+        if tape.kept:
+            tape.refill()
+        ours = [tape.normal(2, 3), tape.uniform(4), tape.below(5, 2, 2)]
+        theirs = [chance.normal(2, 3), chance.uniform(4), chance.below(5, 2, 2)]
+        for mine, fresh in zip(ours, theirs, strict=True):
+            assert torch.equal(mine, fresh)
+    assert len(tape.kept) == 3
+
+
+def test_off_cuda_nothing_is_called_and_nothing_recorded() -> None:
+    def never() -> None:
+        raise AssertionError
+
+    assert recorded(never, device="cpu") is never
+
+
+def test_a_recording_is_of_whole_batches() -> None:
+    """Three images, batches of eight: batches() fills them from the next pass."""
+    few = Rows(ROWS.pixels[:3], ROWS.labels[:3])
+    chosen = config()
+    made = Recording(chosen, spec(chosen, channels=3, classes=2), "cpu")
+    made.restart(seed=1)
+    losses = made.train_round(few, chosen, seed=2)
+    assert len(losses.generator) == len(losses.discriminator) == 3
+    assert np.isfinite(losses.generator).all()
+    assert to_images(few.pixels).shape == (3, 3, 32, 32)
+
+
+def test_presets_whose_restarts_agree_on_something_are_few() -> None:
+    """What they agree on is new in each iteration, so these are not recorded."""
+    assert [name for name, preset in PRESETS.items() if "group" in preset.terms] == ["see-through-gradients"]
