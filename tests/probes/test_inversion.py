@@ -11,6 +11,7 @@ import torch
 from fedsec.metrics.similarity import ssim
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.inversion import PRESETS, Canvas, Preset, Reconstruction, invert
+from fedsec.probes.replica import Replica
 from fedsec.probes.rowspace import recovered_maps
 from fedsec.probes.terms import TERMS, Observed, observe
 from fedsec.seeds import address_seed
@@ -57,6 +58,23 @@ def test_every_preset_runs_and_repeats_itself(name: str, done: Round, seen: Obse
     assert one.loss == min(one.curve)
     assert one.loss == pytest.approx(sum(PRESETS[name].terms[term] * value for term, value in one.terms.items()))
     assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("name", ["bn-update", "row-space", "inverting-gradients", "dlg"])
+def test_on_cuda_replayed_iterations_are_the_plain_ones(
+    name: str, restarts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = trained(TINY)
+    replica = Replica(done.view.recipe, done.view.before, device="cuda")
+    seen = observe(done.view, replica, next(recovered_maps(done.view, replica)))
+    preset = replace(PRESETS[name], iterations=4, restarts=restarts)
+    options = {"count": len(done.images), "labels": done.labels, "prior": prior(), "seed": 0}
+    replayed = invert(replica, seen, preset, **options)  # type: ignore[arg-type]
+    monkeypatch.setattr("fedsec.probes.inversion.recorded", lambda function, device: function)
+    plain = invert(replica, seen, preset, **options)  # type: ignore[arg-type]
+    assert replayed.curve == pytest.approx(plain.curve, rel=1e-3)
 
 
 @pytest.mark.parametrize("restarts", [1, 2])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from clients.classifier import ClassifierClient
 from fedsec.models.networks import NetworkSpec, new_network
@@ -66,3 +67,11 @@ def test_an_iteration_can_be_recorded(view: ServerView, monkeypatch: pytest.Monk
     expected = released(view, prior=PRIOR, seed=0, iterations=3)
     monkeypatch.setattr("fedsec.probes.released.recorded", checked)
     np.testing.assert_array_equal(released(view, prior=PRIOR, seed=0, iterations=3), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_on_cuda_replayed_iterations_are_the_plain_ones(view: ServerView, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = released(view, prior=PRIOR, seed=0, iterations=4, device="cuda")
+    monkeypatch.setattr("fedsec.probes.released.recorded", lambda function, device: function)
+    plain = released(view, prior=PRIOR, seed=0, iterations=4, device="cuda")
+    assert np.abs(replayed - plain).mean() < 0.01  # a pixel whose slope is rounding goes either way
