@@ -27,8 +27,8 @@ SHOWN = ("Fréchet distance over the oracle's", "Trigger rate", "Label fidelity 
 def text(shown: Map, value: Interval) -> str:
     if not math.isfinite(value.mean):
         return "–"
-    spread = f" ({shown.text(value.low)} to {shown.text(value.high)})" if math.isfinite(value.low) else ""
-    return shown.text(value.mean) + spread
+    spread = shown.spread(value)
+    return shown.text(value.mean) + (f" ({spread})" if spread else "")
 
 
 def tables(board: Standings) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from benchmarks import bench, federated
+from benchmarks import bench, federated, replay
 from benchmarks.processes import Family, descendants, memory
 from benchmarks.workload import FULL, QUICK, TIMED, WARM, workload
 from fedsec.errors import RunError
@@ -85,3 +85,10 @@ def test_a_family_is_the_process_and_all_below_it() -> None:
         family.await_end(60)
         assert family.left == []
         assert memory(members) == 0
+
+
+def test_both_ways_of_a_step_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    replay.main(["--device", "cpu", "--rounds", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["cpu, launched", "cpu, replayed"]
+    assert all(float(line.split()[2]) > 0 for line in lines)

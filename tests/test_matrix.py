@@ -18,7 +18,9 @@ from fedsec.errors import ConfigError, RunError
 from fedsec.experiment import read_experiment
 from fedsec.matrix import Matrix, read_matrix
 from fedsec.matrix_run import draw, run_matrix, standings, worst_arms
+from fedsec.metrics.intervals import mean_interval, paired_ratio
 from fedsec.reports import kept, runlog
+from fedsec.reports.heat import MAPS
 from fedsec.reports.runlog import RunLog
 from fedsec.reports.standings import Standings
 from fedsec.reports.tail import Tail
@@ -334,3 +336,15 @@ def test_a_cell_file_says_which_cell_it_holds(tmp_path: Path) -> None:
     assert kept.holds(tmp_path, ("vanilla", 0), "vanilla-0")
     assert not kept.holds(tmp_path, ("vanilla", 0), "another")
     assert not kept.holds(tmp_path, ("attack", 0), "attack-0")
+
+
+def test_two_seeds_are_told_as_two_values_and_an_interval_stays_within_what_there_is() -> None:
+    """Student's interval of a rate from two seeds runs from -555 % to 651 %: that says nothing."""
+    maps = {shown.title: shown for shown in MAPS}
+    rate, ratio, seconds = maps["Trigger rate"], maps["Fréchet distance over the oracle's"], maps["Seconds a cell"]
+    assert rate.spread(mean_interval([0.5])) == ""
+    assert rate.spread(mean_interval([0.06, math.nan, 0.91])) == "6.0 %, 91.0 %"
+    assert rate.spread(mean_interval([0.0, 0.05, 0.9])) == "0 % to 100 %"
+    low, high = ratio.spread(paired_ratio([1.0, 2.0, 3.0], [1.0, 1.0, 1.0])).split(" to ")
+    assert float(low) < 1 < 2 < float(high)
+    assert seconds.spread(mean_interval([30.0, 400.0, 900.0])) == ""

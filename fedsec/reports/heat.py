@@ -14,11 +14,13 @@ from fedsec.reports.standings import CLEAN, ORACLE, PLAIN, Standings
 from fedsec.reports.verdict import digits, percent
 
 MATRIX = "matrix.html"
+SHARE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Map:
-    """One heat-map. ``good`` to ``bad``: where the colour begins and where it is full; ``log``: on a ratio scale."""
+    """One heat-map. ``good`` to ``bad``: where the colour begins and where it is full; ``log``: on a ratio scale.
+    ``ends``: the least and the greatest value there is. ``seeded``: seeds differ by chance, so their spread is told."""
 
     title: str
     note: str
@@ -27,6 +29,19 @@ class Map:
     good: float
     bad: float
     log: bool = False
+    ends: tuple[float, float] = (-math.inf, math.inf)
+    seeded: bool = True
+
+    def spread(self, value: Interval) -> str:
+        """What the seeds leave open: the 95 % interval, within what is possible; of two seeds both values, since an
+        interval from two says nothing; of one, nothing."""
+        finite = [v for v in value.values if math.isfinite(v)]
+        if len(finite) < 2 or not self.seeded:
+            return ""
+        if len(finite) == 2:
+            return f"{self.text(finite[0])}, {self.text(finite[1])}"
+        least, most = self.ends
+        return f"{self.text(max(least, value.low))} to {self.text(min(most, value.high))}"
 
     def heat(self, value: float) -> float:
         """0 to 1, how bad a value is."""
@@ -46,7 +61,15 @@ MAPS = (
         3.0,
         True,
     ),
-    Map("Trigger rate", "Share of generated images that carry the trigger.", lambda s: s.trigger, percent, 0.02, 0.8),
+    Map(
+        "Trigger rate",
+        "Share of generated images that carry the trigger.",
+        lambda s: s.trigger,
+        percent,
+        0.02,
+        0.8,
+        ends=SHARE,
+    ),
     Map(
         "Label fidelity lost",
         "GAN-test AUC below the oracle's: images that no longer show the class they were asked for.",
@@ -71,9 +94,18 @@ MAPS = (
         percent,
         0.0,
         1.0,
+        ends=SHARE,
     ),
-    Map("Attackers' weight in the last round", "", lambda s: s.attacker_weight, percent, 0.0, 0.25),
-    Map("Seconds a cell", "Wall time beside another cell on the same machine.", lambda s: s.seconds, digits, 60, 400),
+    Map("Attackers' weight in the last round", "", lambda s: s.attacker_weight, percent, 0.0, 0.25, ends=SHARE),
+    Map(
+        "Seconds a cell",
+        "Mean wall time, beside whatever else ran, on whatever machine ran it.",
+        lambda s: s.seconds,
+        digits,
+        60,
+        400,
+        seeded=False,
+    ),
 )
 
 
@@ -110,7 +142,7 @@ def _split(name: str, standings: Standings) -> str:
 
 
 def heat_map(shown: Map, standings: Standings) -> str:
-    """Attacks down, defences across; mean over seeds, the 95 % interval below where there are several."""
+    """Attacks down, defences across; mean over seeds, and below it what the seeds leave open."""
     measure = shown.of(standings)
     rows = [
         (inert(attack), *(_cell(shown, measure(attack, defence)) for defence in standings.defences))
@@ -123,7 +155,7 @@ def heat_map(shown: Map, standings: Standings) -> str:
 def _cell(shown: Map, value: Interval) -> str:
     if not math.isfinite(value.mean):
         return "–"
-    spread = f"<small>{shown.text(value.low)} to {shown.text(value.high)}</small>" if math.isfinite(value.low) else ""
+    spread = f"<small>{inert(told)}</small>" if (told := shown.spread(value)) else ""
     hue = f"rgba(232, 116, 59, {shown.heat(value.mean):.2f})"
     return (
         f'<span class="heat" style="background: {hue}">{inert(shown.text(value.mean)).replace("-", "−")}</span>{spread}'

