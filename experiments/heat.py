@@ -21,7 +21,13 @@ from fedsec.reports.heat import MAPS, Map
 from fedsec.reports.standings import CLEAN, ORACLE, PLAIN, Standings
 from fedsec.reports.verdict import digits, percent
 
-SHOWN = ("Fréchet distance over the oracle's", "Trigger rate", "Label fidelity lost", "Attackers not flagged")
+SHOWN = (
+    "Fréchet distance over the oracle's",
+    "Trigger rate",
+    "Trigger strength",
+    "Label fidelity lost",
+    "Attackers not flagged",
+)
 
 
 def text(shown: Map, value: Interval) -> str:

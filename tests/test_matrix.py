@@ -287,13 +287,15 @@ def test_standings_divide_by_the_oracle_of_the_same_seed(tmp_path: Path) -> None
             ("none", "a"): {fid: (3.0, 6.0), "false-flag-rate": (0.1, 0.2)},
             ("none", "oracle"): {fid: (2.0, 4.0)},
             ("x", "fed-avg"): {fid: (8.0, 16.0), "trigger-rate": (1.0, 0.8)},
-            ("x", "a"): {fid: (4.0, 8.0), "trigger-rate": (0.0, 0.2)},
+            ("x", "a"): {fid: (4.0, 8.0), "trigger-rate": (0.0, 0.2), "trigger-strength": (0.25, 0.5)},
             ("x", "oracle"): {fid: (4.0, 8.0), "trigger-rate": (0.0, 0.0)},
         },
     )
     assert board.ratio("x", "fed-avg").mean == pytest.approx(2)
     assert board.ratio("none", "a").mean == pytest.approx(1.5), "the price when nobody attacks"
     assert board.trigger("x", "a").mean == pytest.approx(0.1)
+    assert board.strength("x", "a").mean == pytest.approx(0.375)
+    assert math.isnan(board.strength("none", "a").mean)
     assert math.isnan(board.trigger("none", "a").mean)
     assert board.flags("none", "a").mean == pytest.approx(0.15)
     assert board.seconds("x", "a").mean == pytest.approx(10.5)

@@ -84,15 +84,25 @@ class GanLearner:
 
 class RecordedGanLearner(GanLearner):
     """A GanLearner whose steps are replayed (``fedsec.models.recorded``) on networks that all learners of its recipe in
-    this process share: making one ends the use of those before."""
+    this thread share: making one ends the use of those before, whose ``train`` and ``kept`` raise RuntimeError."""
 
     def fresh(self) -> Pair:
         self.recording = recording(self.config, self.shape, self.device)
         self.recording.restart(seed=self.seed)
+        self.turn = self.recording.turn
         return self.recording.pair
 
     def train(self, rows: Rows, *, seed: int) -> dict[str, float]:
+        self._alone()
         return gan_losses(self.recording.train_round(rows, self.config, seed=seed))
+
+    def kept(self) -> Arrays:
+        self._alone()
+        return super().kept()
+
+    def _alone(self) -> None:
+        if self.turn != self.recording.turn:
+            raise RuntimeError("a later learner of this thread has taken the recorded networks over: make a new one")
 
 
 class PrivateGanLearner(GanLearner):
@@ -162,7 +172,7 @@ def new_learner(
 ) -> Learner:
     """The learner that ``gan.family`` names, private when ``privacy.image-bound`` says so.
 
-    ``alone``: nobody in this process uses an older learner again; on CUDA a DCGAN's steps are then replayed.
+    ``alone``: nobody in this thread uses an older learner again; on CUDA a DCGAN's steps are then replayed.
     """
     name = f"{'private ' if config.privacy.images else ''}{config.gan.family}"
     if alone and name == "dcgan" and torch.device(device).type == "cuda":

@@ -3,6 +3,7 @@ The networks stay on the GPU from round to round, and only their values change."
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import torch
@@ -30,7 +31,10 @@ from fedsec.types import Rows
 
 
 class Recording:
-    """One step of ``config``'s recipe on a pair of networks of its own. ``restart`` before a round."""
+    """One step of ``config``'s recipe on a pair of networks of its own. ``restart`` before a round; ``turn`` counts
+    the restarts, by which a learner sees that the networks are still its own."""
+
+    turn = 0
 
     def __init__(self, config: RunConfig, shape: GanSpec, device: str) -> None:
         self.shape, self.device, self.norm = shape, device, LOSSES[config.gan.loss].norm
@@ -53,6 +57,7 @@ class Recording:
     def restart(self, *, seed: int) -> None:
         """The weights that ``seed`` starts from, and optimisers that have seen nothing."""
         pair = self.pair
+        self.turn += 1
         load_network(pair.generator, network_arrays(new_generator(self.shape, seed=seed)))
         load_network(pair.discriminator, network_arrays(new_discriminator(self.shape, self.norm, seed=seed)))
         for optimiser in (pair.generator_optimiser, pair.discriminator_optimiser):
@@ -76,11 +81,13 @@ class Recording:
 
 
 def recording(config: RunConfig, shape: GanSpec, device: str) -> Recording:
-    """The recording of this recipe in this process, made at the first call."""
+    """This thread's recording of this recipe, made at the first call."""
     recipe = {key: value for key, value in config.to_flat().items() if key.split(".")[0] in ("gan", "train")}
-    return _made(tuple(sorted(recipe.items())), shape, device)
+    return _made(tuple(sorted(recipe.items())), shape, device, threading.get_ident())
 
 
 @lru_cache(maxsize=4)
-def _made(recipe: tuple[tuple[str, bool | int | float | str], ...], shape: GanSpec, device: str) -> Recording:
+def _made(
+    recipe: tuple[tuple[str, bool | int | float | str], ...], shape: GanSpec, device: str, thread: int
+) -> Recording:
     return Recording(RunConfig.from_flat(dict(recipe)), shape, device)

@@ -14,6 +14,12 @@ from fedsec.reports.standings import CLEAN, ORACLE, PLAIN, Standings
 from fedsec.reports.verdict import digits, percent
 
 MATRIX = "matrix.html"
+
+
+def hundredths(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 SHARE = (0.0, 1.0)
 
 
@@ -71,10 +77,18 @@ MAPS = (
         ends=SHARE,
     ),
     Map(
+        "Trigger strength",
+        "How far images lean towards the trigger, whether they pass for stamped ones or not: 0 as clean images.",
+        lambda s: s.strength,
+        hundredths,
+        0.0,
+        0.3,
+    ),
+    Map(
         "Label fidelity lost",
         "GAN-test AUC below the oracle's: images that no longer show the class they were asked for.",
         lambda s: s.label_loss,
-        digits,
+        hundredths,
         0.0,
         0.4,
     ),
@@ -82,7 +96,7 @@ MAPS = (
         "Utility lost",
         "AUC on real test images, of a classifier trained with generated images, below the oracle's.",
         lambda s: s.utility_loss,
-        digits,
+        hundredths,
         0.0,
         0.1,
     ),

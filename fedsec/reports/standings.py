@@ -41,6 +41,11 @@ class Standings:
         """Share of generated images that carry the attack's trigger; NaN for an attack without one."""
         return mean_interval(self._values(attack, defence, self._sought(attack, defence)))
 
+    def strength(self, attack: str, defence: str) -> Interval:
+        """How far generated images lean towards the attack's trigger, below the threshold of its rate too."""
+        name = self._sought(attack, defence).replace("trigger-rate", "trigger-strength")
+        return mean_interval(self._values(attack, defence, name))
+
     def utility_loss(self, attack: str, defence: str) -> Interval:
         """AUC lost against the oracle, at the fewest real images a class that were measured."""
         name = next((m for m in metrics_of(self.record, self.pairs[CLEAN, PLAIN]) if m.startswith("utility-auc")), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +82,21 @@ def test_a_new_learner_starts_from_its_seed_whatever_the_last_one_left() -> None
     for name, value in second.shared().items():
         np.testing.assert_array_equal(value, before[name])
     assert all(not value.any() for name, value in second.kept().items() if name.endswith("exp_avg"))
+
+
+def test_a_learner_whose_networks_were_taken_over_says_so() -> None:
+    first = learner(config(), RecordedGanLearner, "cpu")
+    learner(config(), RecordedGanLearner, "cpu")
+    for use in (lambda: first.train(ROWS, seed=1), first.kept):
+        with pytest.raises(RuntimeError, match="taken the recorded networks over"):
+            use()  # type: ignore[operator]
+
+
+def test_threads_do_not_share_a_recording() -> None:
+    shape = spec(config(), channels=3, classes=2)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(recording, config(), shape, "cpu").result()
+    assert recording(config(), shape, "cpu") is not other
 
 
 def test_equal_recipes_share_a_recording_and_others_do_not() -> None:
