@@ -14,13 +14,11 @@ from fedsec.reports.standings import CLEAN, ORACLE, PLAIN, Standings
 from fedsec.reports.verdict import digits, percent
 
 MATRIX = "matrix.html"
+SHARE = (0.0, 1.0)
 
 
 def hundredths(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
-
-
-SHARE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)

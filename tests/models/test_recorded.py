@@ -89,7 +89,7 @@ def test_a_learner_whose_networks_were_taken_over_says_so() -> None:
     learner(config(), RecordedGanLearner, "cpu")
     for use in (lambda: first.train(ROWS, seed=1), first.kept):
         with pytest.raises(RuntimeError, match="taken the recorded networks over"):
-            use()  # type: ignore[operator]
+            use()
 
 
 def test_threads_do_not_share_a_recording() -> None:
