@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown words: {' '.join(rest)}")
     if rest:
         options.settings = [*options.settings, *rest]
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return int(options.command(options))
+        with _interruptible():
+            return int(options.command(options))
     except FedsecError as error:
         ERR.print(f"fedsec: {error}", style="red", markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:
-        ERR.print("fedsec: interrupted; finished cells are kept, the same command goes on from there", style="red")
+        ERR.print("fedsec: finished cells are kept, the same command goes on from there", style="red")
         return 130
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """A polite kill ends a run as Ctrl-C does: what we started is ended with us."""
-    raise KeyboardInterrupt
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A polite kill ends a run as Ctrl-C does: what we started is ended with us. Once: none after it is heard, or an
+    impatient second would cut the ending short and leave a SuperLink, Ray and its workers behind."""
+    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+    heard = [which for which, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+
+    def interrupt(number: int, frame: object) -> None:
+        for which in heard:
+            signal.signal(which, signal.SIG_IGN)
+            before.pop(which)
+        ERR.print("fedsec: interrupted; ending what was started, up to half a minute", style="red")
+        raise KeyboardInterrupt
+
+    for which in heard:
+        signal.signal(which, interrupt)
+    try:
+        yield
+    finally:
+        for which in heard:
+            if which in before:
+                signal.signal(which, before[which])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,7 +62,8 @@ def config(folder: Path, **changes: object) -> RunConfig:
 
 
 def command(settings: RunConfig, folder: Path, *, interrupt: signal.Signals | None = None) -> Finished:
-    """``fedsec run`` to its end; with ``interrupt``, sent that signal as soon as its workers have trained a round."""
+    """``fedsec run`` to its end; with ``interrupt``, sent that signal from the first trained round on, again and again,
+    as an impatient user would."""
     keep_quick_extractor(settings.data)
     written = folder / f"{settings.run.name}-settings"
     write_config(settings, written)
@@ -85,7 +86,6 @@ def _await(
             family.look()
             if interrupt and '"event": "round"' in events(settings):
                 process.send_signal(interrupt)
-                interrupt = None
             time.sleep(0.25)
         assert process.poll() is not None, f"still running after {LONGEST:.0f} s"
     finally:
@@ -180,9 +180,11 @@ def test_a_run_whose_clients_all_diverge_exits_non_zero_with_the_reason(place: P
     demand_nothing_left(done)
 
 
-def test_a_run_that_is_killed_politely_leaves_nothing_running(place: Path) -> None:
-    settings = config(place, run__name="cut", train__rounds=2000)
-    done = command(settings, place, interrupt=signal.SIGTERM)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+def test_a_run_that_is_interrupted_again_and_again_leaves_nothing_running(place: Path, how: signal.Signals) -> None:
+    settings = config(place, run__name=f"cut-{how.name}", train__rounds=2000)
+    done = command(settings, place, interrupt=how)
     assert done.code == 130, done.said
-    assert "interrupted; finished cells are kept" in done.said
+    assert done.said.count("interrupted; ending what was started") == 1
+    assert "finished cells are kept" in done.said
     demand_nothing_left(done)
