@@ -98,11 +98,11 @@ def invert(
         chunk,
     )
     agreed = _agreeing(preset, chosen)
-    alone = recorded(lambda: look(moved, None), device=replica.device) if "group" not in chosen else None
+    replayed = None if "group" in chosen else recorded(lambda: look(moved, None), device=replica.device)
     rng = torch.Generator().manual_seed(address_seed(seed, "inversion", "noise"))
     best = _Best(first)
     for iteration in range(preset.iterations):
-        seen = alone() if alone else look(moved, agreed(iteration, canvas))
+        seen = replayed() if replayed else look(moved, agreed(iteration, canvas))
         best.take(seen)
         for tensor, slope in zip(moved, seen.slopes, strict=True):
             tensor.grad = slope.sign() if preset.signed else slope
