@@ -56,9 +56,11 @@ def _interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         for which in heard:
             signal.signal(which, signal.SIG_IGN)
-            before.pop(which)
-        ERR.print("fedsec: interrupted; ending what was started, up to half a minute", style="red")
-        raise KeyboardInterrupt
+            before.pop(which, None)
+        try:
+            ERR.print("fedsec: interrupted; ending what was started, which takes up to a minute", style="red")
+        finally:  # wherever standard error went
+            raise KeyboardInterrupt
 
     for which in heard:
         signal.signal(which, interrupt)

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -128,7 +129,28 @@ def run(
             watch()
             _demand_completed(env, stream.returncode, folder / LOG)
         finally:
-            _end(stream)
+            with _undisturbed():
+                _end(stream)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """An interrupt meanwhile is heard at the end: what we started must not outlive us."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    heard: list[int] = []
+    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+    ours = {which: handler for which, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for which in ours:
+        signal.signal(which, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        for which, handler in ours.items():
+            signal.signal(which, handler)
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 @contextmanager
@@ -183,10 +205,11 @@ def _superlink(env: dict[str, str], home: Path) -> Iterator[Callable[[], None]]:
         port = int(env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"])
         yield lambda: _wait_for_port(port, process, home / "superlink.log")
     finally:
-        groups = _groups_below(process.pid)
-        _end(process)
-        for group in groups:
-            _end_group(group)
+        with _undisturbed():
+            groups = _groups_below(process.pid)
+            _end(process)
+            for group in groups:
+                _end_group(group)
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,4 +1,5 @@
-"""What a CUDA graph cannot hold, found on a CPU: operations that wait for a value or bring one from the host."""
+"""What a CUDA graph cannot hold, as far as a CPU can tell: operations that wait for a value, make a tensor of constants
+or draw random numbers, which are the host's."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NAMES = ("_local_scalar_dense", "nonzero", "lift_fresh")
+NAMES = ("_local_scalar_dense", "nonzero", "lift_fresh", "rand")
 T = TypeVar("T")
 
 

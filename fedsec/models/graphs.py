@@ -7,6 +7,7 @@ for the kernels. A graph launches them all at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import TypeVar
 
 import torch
@@ -14,15 +15,17 @@ import torch
 T = TypeVar("T")
 WARM = 3
 """Calls before the recording, in which libraries choose their kernels and optimisers make their state."""
+ONE_AT_A_TIME = Lock()
+"""CUDA allows one recording a process at a time; arms side by side are threads."""
 
 
 def recorded(function: Callable[[], T], *, device: str) -> Callable[[], T]:
     """``function``, or on CUDA its replay. Not on CUDA it is returned as it is, and not called.
 
-    ``function`` reads and writes tensors that live on, and no others; it must not wait for the device, copy from the
-    host or decide by values. It is called WARM times at once, then recorded, so what it writes must be set anew after.
-    What a replay returns is overwritten by the next. Raises RuntimeError (from torch) when something in it cannot be
-    recorded.
+    ``function`` reads and writes tensors that it keeps alive, and no others; it must not wait for the device, copy from
+    the host or decide by values. It is called WARM times at once, then recorded, so what it writes must be set anew
+    after. What a replay returns is overwritten by the next. Raises RuntimeError (from torch) when something in it
+    cannot be recorded.
     """
     if torch.device(device).type != "cuda":
         return function
@@ -34,10 +37,10 @@ def recorded(function: Callable[[], T], *, device: str) -> Callable[[], T]:
             function()
     here.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with ONE_AT_A_TIME, torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
         result = function()
 
-    def replay() -> T:
+    def replay(kept: Callable[[], T] = function) -> T:  # what the graph reads lives as long as it
         graph.replay()
         return result
 

@@ -84,7 +84,7 @@ class GanLearner:
 
 class RecordedGanLearner(GanLearner):
     """A GanLearner whose steps are replayed (``fedsec.models.recorded``) on networks that all learners of its recipe in
-    this thread share: making one ends the use of those before, whose ``train`` and ``kept`` raise RuntimeError."""
+    this thread share: making one ends the use of those before, which then raise RuntimeError."""
 
     def fresh(self) -> Pair:
         self.recording = recording(self.config, self.shape, self.device)
@@ -92,9 +92,17 @@ class RecordedGanLearner(GanLearner):
         self.turn = self.recording.turn
         return self.recording.pair
 
+    def load(self, shared: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> None:
+        self._alone()
+        super().load(shared, kept)
+
     def train(self, rows: Rows, *, seed: int) -> dict[str, float]:
         self._alone()
         return gan_losses(self.recording.train_round(rows, self.config, seed=seed))
+
+    def shared(self) -> Arrays:
+        self._alone()
+        return super().shared()
 
     def kept(self) -> Arrays:
         self._alone()

@@ -167,7 +167,7 @@ def heat_map(shown: Map, standings: Standings) -> str:
 def _cell(shown: Map, value: Interval) -> str:
     if not math.isfinite(value.mean):
         return "–"
-    spread = f"<small>{inert(told)}</small>" if (told := shown.spread(value)) else ""
+    spread = f"<small>{inert(told).replace('-', '−')}</small>" if (told := shown.spread(value)) else ""
     hue = f"rgba(232, 116, 59, {shown.heat(value.mean):.2f})"
     return (
         f'<span class="heat" style="background: {hue}">{inert(shown.text(value.mean)).replace("-", "−")}</span>{spread}'

@@ -211,3 +211,19 @@ def test_a_missing_command_says_how_to_get_it() -> None:
 
 def test_the_app_folder_is_the_checkout() -> None:
     assert (launch.app_folder() / "pyproject.toml").is_file()
+
+
+def test_an_interrupt_while_things_are_ended_is_heard_when_they_have() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), launch._undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        done.append("to the end")
+    assert done == ["to the end"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    try:
+        with launch._undisturbed():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

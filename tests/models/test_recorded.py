@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from clients.gan import GanClient
 from fedsec.config import RunConfig
 from fedsec.images import to_images
 from fedsec.models.chance import Chance, Tape
@@ -87,7 +88,7 @@ def test_a_new_learner_starts_from_its_seed_whatever_the_last_one_left() -> None
 def test_a_learner_whose_networks_were_taken_over_says_so() -> None:
     first = learner(config(), RecordedGanLearner, "cpu")
     learner(config(), RecordedGanLearner, "cpu")
-    for use in (lambda: first.train(ROWS, seed=1), first.kept):
+    for use in (lambda: first.train(ROWS, seed=1), first.kept, first.shared, lambda: first.load({}, {})):
         with pytest.raises(RuntimeError, match="taken the recorded networks over"):
             use()
 
@@ -105,9 +106,37 @@ def test_equal_recipes_share_a_recording_and_others_do_not() -> None:
     assert recording(config(), shape, "cpu") is not recording(config(train__lr=1e-3), shape, "cpu")
 
 
-def test_only_a_client_alone_in_its_process_on_cuda_gets_one() -> None:
-    made = [new_learner(config(), channels=3, classes=2, seed=1, device="cpu", alone=alone) for alone in (True, False)]
-    assert [type(one) for one in made] == [GanLearner, GanLearner]
+def test_only_a_learner_alone_in_its_thread_on_cuda_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsec.models.learner.RecordedGanLearner", lambda config, **kind: ("recorded", kind["device"]))
+    kind: dict[str, Any] = {"channels": 3, "classes": 2, "seed": 1}
+    made: Any = new_learner(config(), **kind, device="cuda", alone=True)
+    assert made == ("recorded", "cuda")
+    assert type(new_learner(config(), **kind, device="cpu", alone=True)) is GanLearner
+    assert type(new_learner(config(), **kind, device="cpu")) is GanLearner
+
+
+def test_a_client_is_alone_in_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def made(*args: Any, alone: bool = False, **kind: Any) -> Any:
+        asked.append(alone)
+        return new_learner(*args, **kind)
+
+    monkeypatch.setattr("clients.gan.new_learner", made)
+    start = list(learner(config(), GanLearner, "cpu").shared().values())
+    GanClient(config(), ROWS, partition=0, classes=2, seed=1, kept={}).fit(start, {"round": 1})
+    assert asked == [True]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_threads_may_record_at_the_same_time() -> None:
+    def doubled(value: float) -> float:
+        held = torch.full((64, 64), value, device="cuda")
+        replay = recorded(lambda: held @ held, device="cuda")
+        return float(replay()[0, 0])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(doubled, map(float, range(64)))) == [64.0 * v * v for v in range(64)]
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "colour+translate"])
@@ -130,6 +159,8 @@ def test_a_step_has_nothing_that_a_graph_cannot_hold(loss: str, augment: str, mo
     checked(once, device="cpu")()
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
         checked(lambda: images.sum().item(), device="cpu")()
+    with pytest.raises(AssertionError, match="rand"):
+        checked(lambda: step(pair, chosen, images[:8], labels[:8], Chance(0)), device="cpu")()
 
 
 def test_the_first_step_fills_the_tape_and_a_refill_draws_what_chance_would() -> None:
