@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -215,9 +216,14 @@ def test_the_app_folder_is_the_checkout() -> None:
 
 def test_an_interrupt_while_things_are_ended_is_heard_when_they_have() -> None:
     done: list[str] = []
-    with pytest.raises(KeyboardInterrupt), launch._undisturbed():
-        signal.raise_signal(signal.SIGINT)
-        done.append("to the end")
+
+    def end() -> None:
+        with launch._undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("to the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        end()
     assert done == ["to the end"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
