@@ -7,8 +7,8 @@ traces form two pools. A scenario draws n - k of the first and k of the second w
 recorded median, and swaps what a client differs by from its own ten-round mean between neighbouring rounds, so that no
 two copies are equal. Liars report the honest median. Each rule then judges the scenario round by round.
 
-Not modelled: what a weight does to its client's loss. ``--check`` holds scenarios against the defended cells of the
-same runs, where it does act: flag rates of each, and the range in which 95 % of such scenarios lie.
+Not modelled: what a weight does to its client's loss. ``--check`` holds scenarios against defended cells, of the same
+runs or of others, where it does act: flag rates of each, and the range in which 95 % of such scenarios lie.
 """
 
 from __future__ import annotations
@@ -248,7 +248,13 @@ def main() -> None:
     parser.add_argument("--scenarios", type=int, default=200, help="a case; released and paper get a tenth")
     parser.add_argument("--clients", default="4,10,30,100")
     parser.add_argument("--rules", default="calibrated,fed-inspect,released,paper")
-    parser.add_argument("--check", action="store_true", help="scenarios against the defended cells of these runs")
+    parser.add_argument(
+        "--check",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="scenarios against defended cells: of these, or RUNS",
+    )
     parser.add_argument("--replay", action="store_true", help="each rule on the losses of the undefended cells")
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
     options = parser.parse_args()
@@ -256,8 +262,9 @@ def main() -> None:
         print("\n".join(replayed(options.runs, options.rules.split(","))))
         return
     pool = pool_of(options.runs, options.rounds)
-    if options.check:
-        print("\n".join(check(pool, options.runs, options.rounds, options.scenarios, options.rules.split(","))))
+    if options.check is not None:
+        held = options.check or options.runs
+        print("\n".join(check(pool, held, options.rounds, options.scenarios, options.rules.split(","))))
         return
     inspected = any(np.isfinite(trace.values[:, 3]).all() for trace in pool.honest)
     print(f"{len(pool.honest)} honest and {len(pool.malicious)} malicious traces of {options.rounds} rounds\n")
