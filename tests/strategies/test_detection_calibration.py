@@ -8,7 +8,7 @@ import pytest
 from sklearn.tree import ExtraTreeRegressor
 
 from fedsec.seeds import stream
-from strategies.calibration import MANY, NULLS, SPREAD, _depth, isolate, thresholds
+from strategies.calibration import NULLS, SPREAD, _depth, isolate, thresholds
 
 
 def test_depth_counts_the_cuts_of_a_forest_of_full_trees() -> None:
@@ -35,8 +35,7 @@ def test_depth_of_a_lone_point_is_near_one_and_falls_with_distance() -> None:
 @pytest.mark.parametrize("n", [4, 6, 10, 30, 100])
 @pytest.mark.parametrize("null", sorted(NULLS))
 def test_fresh_draws_keep_the_rate(n: int, null: str) -> None:
-    width = 1.0 if n < MANY else 2.0
-    draws = NULLS[null](stream(1, "fresh", n, null), (4000 // n + 100, n)) * SPREAD * width
+    draws = NULLS[null](stream(1, "fresh", n, null), (4000 // n + 100, n)) * SPREAD
     flagged = np.mean([isolate(row, 0.01).flagged for row in draws])
     assert flagged <= 0.02
 
