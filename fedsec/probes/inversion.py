@@ -89,14 +89,8 @@ def invert(
     moved = [canvas.moved, *([logits] if joint else [])]
     adam = torch.optim.Adam(moved, preset.lr)
     rate = LambdaLR(adam, lambda iteration: rate_at(iteration, preset.iterations))
-    look = _looking(
-        replica,
-        observed,
-        chosen,
-        canvas,
-        labels.to(replica.device) if labels is not None and not joint else None,
-        chunk,
-    )
+    known = labels.to(replica.device) if labels is not None and not joint else None
+    look = _looking(replica, observed, chosen, canvas, known, chunk)
     agreed = _agreeing(preset, chosen)
     replayed = None if "group" in chosen else recorded(lambda: look(moved, None), device=replica.device)
     rng = torch.Generator().manual_seed(address_seed(seed, "inversion", "noise"))
