@@ -15,18 +15,16 @@ from fedsec.models.graphs import recorded
 from fedsec.models.losses import LOSSES
 from fedsec.models.training import (
     StepLosses,
-    as_numbers,
-    batches,
     load_network,
     network_arrays,
     new_discriminator,
     new_generator,
     new_pair,
     paired,
-    placed,
     step,
+    steps,
 )
-from fedsec.seeds import address_seed, stream
+from fedsec.seeds import address_seed
 from fedsec.types import Rows
 
 
@@ -67,17 +65,16 @@ class Recording:
 
     def train_round(self, rows: Rows, config: RunConfig, *, seed: int) -> StepLosses:
         """``fedsec.models.training.train_round`` by replay."""
-        images, labels = placed(rows, self.device)
         self.tape.seeded(address_seed(seed, "latents"))
-        losses = []
-        for index in batches(len(rows), config.train.batch, config.train.steps, stream(seed, "batches")):
-            chosen = torch.from_numpy(index).to(self.device)
-            self.real.copy_(images[chosen])
-            self.classes.copy_(labels[chosen])
+
+        def take(real: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.real.copy_(real)
+            self.classes.copy_(classes)
             self.tape.refill()
             generator, discriminator = self.replay()
-            losses.append((generator.clone(), discriminator.clone()))
-        return as_numbers(losses)
+            return generator.clone(), discriminator.clone()
+
+        return steps(rows, config, take, seed=seed, device=self.device)
 
 
 def recording(config: RunConfig, shape: GanSpec, device: str) -> Recording:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +101,8 @@ def optimiser_arrays(optimiser: torch.optim.Adam) -> Arrays:
 
 def load_optimiser(optimiser: torch.optim.Adam, arrays: Mapping[str, np.ndarray]) -> None:
     """Into the tensors of a state that is there, or as a new state."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     if optimiser.state:
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         for name, value in arrays.items():
             index, key = name.split(".", 1)
             optimiser.state[parameters[int(index)]][key].copy_(torch.from_numpy(np.array(value)))
@@ -125,13 +125,23 @@ def batches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> list
 
 def train_round(pair: Pair, rows: Rows, config: RunConfig, *, seed: int, device: str) -> StepLosses:
     """``config.train.steps`` alternating D and G steps on ``rows``."""
-    images, labels = placed(rows, device)
     chance = Chance(address_seed(seed, "latents"), device)
+    return steps(
+        rows, config, lambda real, classes: step(pair, config, real, classes, chance), seed=seed, device=device
+    )
+
+
+def steps(
+    rows: Rows, config: RunConfig, take: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], *, seed: int, device: str
+) -> StepLosses:
+    """One round: ``take`` is given each batch's images and labels, and returns the losses of G and of D."""
+    images, labels = placed(rows, device)
     losses = []
     for index in batches(len(rows), config.train.batch, config.train.steps, stream(seed, "batches")):
         chosen = torch.from_numpy(index).to(device)
-        losses.append(step(pair, config, images[chosen], labels[chosen], chance))
-    return as_numbers(losses)
+        losses.append(take(images[chosen], labels[chosen]))
+    generator, discriminator = (torch.stack(part).tolist() for part in zip(*losses, strict=True))  # fetched at once
+    return StepLosses(tuple(generator), tuple(discriminator))
 
 
 def placed(rows: Rows, device: str) -> tuple[Tensor, Tensor]:
@@ -166,9 +176,3 @@ def step(pair: Pair, config: RunConfig, real: Tensor, classes: Tensor, chance: C
     torch.autograd.backward(loss_g)
     pair.generator_optimiser.step()
     return loss_g.detach(), loss_d.detach()
-
-
-def as_numbers(losses: Sequence[tuple[Tensor, Tensor]]) -> StepLosses:
-    """Each step's losses, fetched at once."""
-    generator, discriminator = (torch.stack(part).tolist() for part in zip(*losses, strict=True))
-    return StepLosses(tuple(generator), tuple(discriminator))
