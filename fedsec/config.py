@@ -60,7 +60,7 @@ DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
     "fed-avg": ("defence.bound",),
     "oracle": (),
     "fed-detect": (*DETECTION_KEYS, "defence.rule", "defence.reported"),
-    "fed-inspect": DETECTION_KEYS,
+    "fed-inspect": (*DETECTION_KEYS, "defence.inspects"),
     "fltrust": (*REDUCER_KEYS, "defence.root"),
     "dp-fixed": (),
     "dp-adaptive": (),
@@ -162,6 +162,9 @@ class RunConfig:
         for key in ("data.source", "data.cache", "data.quarantine"):
             kept.pop(key, None)
         kept["defence.reported"] = self.defence.reads
+        kept["defence.inspects"] = self.defence.inspects
+        if self.defence.inspects == "whole":  # all there was at first: cells without the key are such
+            del kept["defence.inspects"]
         used = {"defence.name", *DEFENCE_KEYS.get(self.defence.name, REDUCER_KEYS)}
         kept = {k: v for k, v in kept.items() if k in used or not k.startswith("defence.")}
         text = json.dumps([kept, seed, data], sort_keys=True)

@@ -197,6 +197,7 @@ class Defence:
     reported: Literal["auto", "drop", "first", "mean", "last"] = setting(
         "auto", meaning="generator loss read: first 3 steps, all, last, or the drop first to all; auto: by rule"
     )
+    inspects: Literal["both", "sharp", "whole"] = setting("both", meaning="fed-inspect: part of the draws looked at")
     decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
     warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")
     false_flags: float = setting(0.01, between(1e-4, 0.2), meaning="calibrated: false-flag rate a client-round")
@@ -208,9 +209,7 @@ class Defence:
     )
     root: int = setting(100, at_least(1), meaning="fltrust: clean images at the server")
     bound: float = setting(
-        0.0,
-        at_least(0),
-        meaning="weighing defences: longest update that counts whole, over the round's median length; 0 = none",
+        0.0, at_least(0), meaning="weighing defences: longest update that counts whole, over the median length; 0: none"
     )
 
     @property

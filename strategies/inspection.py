@@ -2,14 +2,21 @@
 
 The server holds every uploaded generator, so it draws images with each on the same latents and labels. What a client
 wants in the images that others do not want shows as a deviation of its mean image from the median client's, at the same
-place and with the same sign round after round; what batches and latents do to it changes sign and averages out. The
-evidence of a client is the highest local energy of that persistent deviation.
+place and with the same sign round after round; what batches and latents do to it changes sign and averages out. A
+*peak* is the highest local energy of that persistent deviation, of one of its PARTS:
+
+- ``whole``: all of it. Among equal hospitals this is what attackers stand out in, large and soft stamps too; where
+  hospitals differ in labels or cameras, so do their mean images, by as much as a trigger does.
+- ``sharp``: what is finer than BLUR. A mean over patients is smooth, whoever the patients are and whatever took the
+  pictures; a stamp at one place keeps its edges. A hospital with a handful of images is a little sharper than others.
 
 Pure functions; sampling is the strategy's. Ours; related: discriminator-response probing of free-riders (Zhao et al.
 2022), comparison of generated images between clients for re-weighting (FedCAR, 2024).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +29,11 @@ WINDOW = 10
 """Rounds of its own over which a client's deviation must persist."""
 PLACE = 4
 """Side of the square, in pixels at 32 px, over which energy is averaged: about a small trigger."""
+BLUR = 1.0
+"""Standard deviation, in pixels at 32 px, of the Gaussian that the sharp part is what is left of; 1 to 3 measured
+alike (docs/defences.md)."""
+NOTHING = 1e-6
+"""A peak that is none, in units of the image range: added to each, so that equal clients have a ratio."""
 
 
 def class_means(drawn: list[Images], labels: Labels) -> Means:
@@ -35,14 +47,34 @@ def deviations(means: Means) -> Means:
     return np.asarray(means - np.median(means, axis=0, keepdims=True), np.float64)
 
 
-def peak(history: list[Means]) -> Vector:
+def sharp(means: Means) -> Means:
+    """What is left of each image when a Gaussian blur of BLUR is taken off; linear, and 0 for flat images."""
+    from scipy.ndimage import gaussian_filter
+
+    width = BLUR * means.shape[-1] / 32
+    return np.asarray(means - gaussian_filter(means, (0, 0, 0, width, width), mode="nearest"), np.float64)
+
+
+PARTS: dict[str, Callable[[Means], Means]] = {"whole": lambda means: means, "sharp": sharp}
+INSPECTS: dict[str, tuple[str, ...]] = {"both": ("whole", "sharp"), "whole": ("whole",), "sharp": ("sharp",)}
+"""What ``defence.inspects`` may name: the parts looked at."""
+
+
+def peak(history: Sequence[Means], part: str = "whole") -> Vector:
     """(clients,) the root of the highest local energy of the mean deviation over ``history``; units of the image range.
 
-    0 for a client whose deviation averages out everywhere. ``history``: deviations of the last rounds, equal clients.
+    0 for a client whose deviation averages out everywhere. ``history``: deviations of the last rounds, equal clients;
+    ``part``: which of PARTS of it.
     """
     from scipy.ndimage import uniform_filter
 
-    energy = np.square(np.mean(history, axis=0)).mean(axis=(1, 2))
+    persistent = np.asarray(np.mean(history, axis=0), np.float64)
+    energy = np.square(PARTS[part](persistent)).mean(axis=(1, 2))
     side = max(2, PLACE * energy.shape[-1] // 32)
     local = np.stack([uniform_filter(plane, side) for plane in energy])
     return np.asarray(np.sqrt(np.maximum(local, 0).max(axis=(1, 2))), np.float64)
+
+
+def outstanding(peaks: Vector) -> Vector:
+    """(clients, parts) peaks -> (clients,): how many times the median client's, in the part where that is most."""
+    return np.asarray(((peaks + NOTHING) / (np.median(peaks, axis=0) + NOTHING)).max(axis=1), np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Rule, Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
-from strategies.inspection import WINDOW, class_means, deviations, peak
+from strategies.inspection import INSPECTS, WINDOW, class_means, deviations, outstanding, peak
 from strategies.mixing import BUCKET, MIXINGS, mixed
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
@@ -74,21 +75,28 @@ class FedInspect(FedDetect):
         self.quick = replace(brief.config, gan=replace(gan, denoising=min(gan.denoising, INSPECTING_STEPS)))
         self.channels, self.classes = data.channels, len(data.class_names)
         self.labels = np.arange(INSPECTED) % self.classes
+        self.parts = INSPECTS[defence.inspects]
         self.seen: dict[int, list[np.ndarray]] = {}
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
-        seed = address_seed(self.seed, "inspect", number)
-        drawn = [self._draw(fit, seed) for fit in fits]
-        apart = deviations(class_means(drawn, self.labels))
-        for fit, deviation in zip(fits, apart, strict=True):
-            self.seen[fit.partition] = [*self.seen.get(fit.partition, []), deviation[None]][-WINDOW:]
-        peaks = {fit.partition: float(peak(self.seen[fit.partition])[0]) for fit in fits}
-        broken = {fit.partition: violation(fit.metrics.get("g-loss")) for fit in fits}
-        told = [
-            replace(fit, metrics={"peak": fit.metrics["g-loss"] if broken[fit.partition] else peaks[fit.partition]})
-            for fit in fits
-        ]
+        evidence, told = self._evidence(number, fits), []
+        for fit in fits:
+            loss, seen = fit.metrics.get("g-loss"), evidence.get(fit.partition, math.nan)
+            told.append(replace(fit, metrics={"peak": loss if loss is not None and violation(loss) else seen}))
         return super().weigh(number, told)
+
+    def _evidence(self, number: int, fits: Sequence[Fit]) -> dict[int, float]:
+        """By partition, ``outstanding`` of this round; nothing of a client whose generator draws no finite images:
+        they would leave nobody a median."""
+        seed = address_seed(self.seed, "inspect", number)
+        every = {fit.partition: self._draw(fit, seed) for fit in fits}
+        drawn = {partition: images for partition, images in every.items() if np.isfinite(images).all()}
+        if not drawn:
+            return {}
+        for partition, deviation in zip(drawn, deviations(class_means(list(drawn.values()), self.labels)), strict=True):
+            self.seen[partition] = [*self.seen.get(partition, []), deviation[None]][-WINDOW:]
+        peaks = np.array([[float(peak(self.seen[p], part)[0]) for part in self.parts] for p in drawn])
+        return dict(zip(drawn, map(float, outstanding(peaks)), strict=True))
 
     def _draw(self, fit: Fit, seed: int) -> Images:
         arrays = generator_arrays(fit.arrays)
