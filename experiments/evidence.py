@@ -4,7 +4,9 @@
 Four clients train in a plain loop, the first attacks, all weigh the same. Each round the server draws with every upload
 on common latents and takes, for each client, how far it stands from the median client:
 
-- ``peak``: highest local energy of the persistent deviation of class mean images (what fed-inspect reads),
+- ``whole``: highest local energy of the persistent deviation of class mean images,
+- ``sharp``: the same of what is finer than a blur in it,
+- ``both``: how many times the median client's, in whichever of the two that is more (what fed-inspect reads),
 - ``features``: length of the persistent deviation of class mean features of the domain extractor,
 - ``spectrum``: the same of mean log amplitudes,
 - ``labels``: how much less a classifier of real images finds the label that was asked for,
@@ -42,10 +44,10 @@ from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Dataset, Images, Labels, Vector
 from fedsec.weights import generator_arrays
 from strategies.evidence import drop
-from strategies.inspection import WINDOW, class_means, deviations, peak
+from strategies.inspection import PARTS, WINDOW, class_means, deviations, outstanding, peak
 
 COUNT, DRAWN = 4, 256
-LOGARITHMIC = ("peak", "features", "spectrum")
+LOGARITHMIC = ("whole", "sharp", "both", "features", "spectrum")
 ATTACKS: dict[str, Attack] = {
     "none": Attack(),
     "patch": Attack("patch"),
@@ -65,7 +67,7 @@ class Server:
         self.labels: Labels = np.arange(DRAWN) % len(data.class_names)
         train = data.rows(data.train)
         self.judge = label_judge(extractor(to_images(train.pixels)), train.labels)
-        self.seen: dict[str, list[Any]] = {"peak": [], "features": [], "spectrum": []}
+        self.seen: dict[str, list[Any]] = {"images": [], "features": [], "spectrum": []}
 
     def read(
         self, uploads: list[Arrays], critics: list[GanLearner], losses: list[dict[str, float]], seed: int
@@ -73,14 +75,16 @@ class Server:
         kind = {"channels": self.data.channels, "classes": len(self.data.class_names), "seed": seed}
         drawn = [sample(self.config, generator_arrays(arrays), self.labels, **kind) for arrays in uploads]  # type: ignore[arg-type]
         features = [self.extractor(images) for images in drawn]
-        self._remember("peak", deviations(class_means(drawn, self.labels)))
+        self._remember("images", deviations(class_means(drawn, self.labels)))
         self._remember("features", self._apart(features))
         self._remember("spectrum", self._apart([amplitudes(images) for images in drawn]))
         held = [self.judge.predict_log_proba(f)[np.arange(DRAWN), self.labels].mean() for f in features]
         crossed = np.array([[doubt(critic, images, self.labels) for critic in critics] for images in drawn])
         others = (crossed.sum(axis=1) - np.diag(crossed)) / (COUNT - 1)
+        peaks = np.stack([peak(self.seen["images"], part) for part in PARTS], axis=1)
         return {
-            "peak": np.log(peak(self.seen["peak"])),
+            **{part: np.log(values) for part, values in zip(PARTS, peaks.T, strict=True)},
+            "both": np.log(outstanding(peaks)),
             "features": np.log(np.linalg.norm(np.mean(self.seen["features"], axis=0).reshape(COUNT, -1), axis=1)),
             "spectrum": np.log(np.linalg.norm(np.mean(self.seen["spectrum"], axis=0).reshape(COUNT, -1), axis=1)),
             "labels": float(np.median(held)) - np.array(held),
