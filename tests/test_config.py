@@ -30,6 +30,19 @@ def test_pyproject_holds_every_key_with_the_same_default() -> None:
     assert flatten(table["tool"]["flwr"]["app"]["config"]) == {key: default for key, default, _, _ in meanings()}
 
 
+def test_cells_of_the_time_before_fed_inspect_had_a_choice_are_those_that_read_the_whole() -> None:
+    plain = {"defence.name": "fed-inspect"}
+    digests = {
+        inspects: RunConfig.from_flat({**plain, "defence.inspects": inspects}).digest(seed=0, data="x")
+        for inspects in ("both", "sharp", "whole")
+    }
+    assert len(set(digests.values())) == 3
+    assert digests["whole"] == "d8bbc1beddc739a6017376d0", "as it was before there was the key"
+    assert digests["both"] == RunConfig.from_flat(plain).digest(seed=0, data="x")
+    others = [RunConfig.from_flat({"defence.inspects": inspects}).digest(seed=0, data="x") for inspects in digests]
+    assert len(set(others)) == 1, "nobody else reads it"
+
+
 def test_all_mistakes_come_at_once() -> None:
     wrong = {"data.size": 33, "split.clients": -1, "nonsense": 1, "train.lr": "fast"}
     with pytest.raises(ConfigError) as caught:

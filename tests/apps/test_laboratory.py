@@ -20,8 +20,9 @@ from fedsec.errors import RobustnessError
 from fedsec.reports import runlog
 from fedsec.reports.record import RunRecord
 from fedsec.server_app import run_experiment
+from fedsec.types import Fit, Images
 from strategies.mixing import MIXINGS
-from strategies.sleeves import STRATEGIES
+from strategies.sleeves import STRATEGIES, FedInspect
 from tests.local_grid import LocalGrid, Tamper
 from tests.quick_extractor import keep_quick_extractor
 
@@ -116,6 +117,21 @@ def test_an_update_out_of_bounds_costs_the_attacker_the_round(quick: Path) -> No
     for row in cell.rounds:
         assert [(drop.partition, "above" in drop.reason) for drop in row.dropped] == [(0, True)]
         assert 0 not in row.weights
+
+
+def test_a_generator_that_draws_nothing_finite_is_judged_alone(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = FedInspect._draw
+
+    def draw(self: FedInspect, fit: Fit, seed: int) -> Images:
+        images = honest(self, fit, seed)
+        return np.full_like(images, np.nan) if fit.partition == 2 else images
+
+    monkeypatch.setattr(FedInspect, "_draw", draw)
+    cell = laboratory(quick, {"inspect": {"defence.name": "fed-inspect"}}, "nothing finite").finished()["inspect", 0]
+    for row in cell.rounds:
+        assert list(row.flags) == [2]
+        assert row.weights[2] == 0
+        assert all(np.isfinite(value) for client, value in row.evidence.items() if client != 2)
 
 
 def test_a_reducer_that_cannot_hold_ends_the_run_before_any_training(quick: Path) -> None:

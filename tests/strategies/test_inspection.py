@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
+from fedsec.config import Defence
 from fedsec.types import Vector
 from strategies.detection import Rule, Standing, judge
-from strategies.inspection import WINDOW, Means, class_means, deviations, peak
+from strategies.inspection import INSPECTS, PARTS, WINDOW, Means, class_means, deviations, outstanding, peak, sharp
 
 TRACES = json.loads((Path(__file__).parent / "peaks.json").read_text(encoding="utf-8"))
 
@@ -44,6 +47,46 @@ def test_permuted_clients_get_permuted_peaks_and_equal_clients_none() -> None:
     np.testing.assert_allclose(peak([row[order] for row in history]), peak(history)[order])
     same = np.broadcast_to(np.random.default_rng(0).normal(size=(1, 2, 3, 32, 32)), (4, 2, 3, 32, 32))
     np.testing.assert_array_equal(peak([deviations(np.array(same))]), 0)
+
+
+def hospitals(clients: int, attackers: int, strength: float, rounds: int = WINDOW) -> list[Means]:
+    """Deviations of hospitals that differ: smooth, each its own, the same every round; attackers add a patch."""
+    own: Means = gaussian_filter(np.random.default_rng(1).normal(0, 6, (clients, 2, 3, 32, 32)), (0, 0, 0, 6, 6))
+    own[:attackers, ..., 27:31, 27:31] += strength
+    return [deviations(own)] * rounds
+
+
+@pytest.mark.parametrize(("clients", "attackers"), [(4, 1), (10, 3)])
+def test_a_patch_stands_out_of_hospitals_that_differ_in_the_sharp_part_alone(clients: int, attackers: int) -> None:
+    history = hospitals(clients, attackers, 0.3)
+    whole, fine = peak(history, "whole"), peak(history, "sharp")
+    assert whole[:attackers].min() < 1.5 * whole[attackers:].max(), "or the hospitals would be alike"
+    assert fine[:attackers].min() > 2 * fine[attackers:].max()
+    told = outstanding(np.stack([whole, fine], axis=1))
+    assert told[:attackers].min() > 1.5 * told[attackers:].max()
+
+
+def test_the_sharp_part_is_linear_and_has_nothing_of_flat_images_at_any_size() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 4, 2, 3, 32, 32))
+    np.testing.assert_allclose(sharp(one + 2 * other), sharp(one) + 2 * sharp(other), atol=1e-12)
+    np.testing.assert_allclose(sharp(np.full((1, 1, 1, 64, 64), 0.7)), 0, atol=1e-12)
+    small = hospitals(4, 1, 0.3)
+    large = [row.repeat(2, axis=-1).repeat(2, axis=-2) for row in small]
+    np.testing.assert_allclose(peak(large, "sharp"), peak(small, "sharp"), rtol=0.2)
+
+
+def test_outstanding_is_a_ratio_to_the_median_client() -> None:
+    peaks = np.array([[0.2, 0.9], [0.2, 0.3], [0.6, 0.3], [0.2, 0.3]])
+    np.testing.assert_allclose(outstanding(peaks), [3, 1, 3, 1], rtol=1e-4)
+    order = [2, 0, 3, 1]
+    np.testing.assert_allclose(outstanding(peaks[order]), outstanding(peaks)[order])
+    np.testing.assert_array_equal(outstanding(np.zeros((4, 2))), 1)
+
+
+def test_what_can_be_inspected_is_what_the_configuration_names() -> None:
+    assert set(get_args(get_type_hints(Defence)["inspects"])) == set(INSPECTS)
+    assert {part for parts in INSPECTS.values() for part in parts} == set(PARTS)
 
 
 def test_class_means_are_means_of_each_class() -> None:
