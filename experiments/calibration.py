@@ -103,7 +103,7 @@ def pool_of(folders: Sequence[Path], rounds: int) -> Pool:
         record = read(folder)
         for (arm, _), cell in record.finished().items():
             its = role(record.header, arm)
-            for partition, values, middle in traces_of(record.header, arm, cell, its.defence == "fed-inspect"):
+            for partition, values, middle in traces_of(record.header, arm, cell, _inspected(record.header, arm)):
                 if len(values) < rounds or np.isnan(values[:rounds, :3]).any():
                     continue
                 kept = np.array(values[:rounds])
@@ -226,9 +226,15 @@ def _rule_of(header: Header, arm: str) -> str | None:
     merged = {**header.config, **overrides(header, arm)}
     if int(merged.get("defence.warmup", WARMUP)) != WARMUP:
         return None
-    if merged.get("defence.name") == "fed-inspect":
+    if _inspected(header, arm):
         return "fed-inspect"
     return str(merged.get("defence.rule", "calibrated")) if merged.get("defence.name") == "fed-detect" else None
+
+
+def _inspected(header: Header, arm: str) -> bool:
+    """Whether fed-inspect looked at all it can. Runs of before there was a choice lack the key and read the whole."""
+    merged = {**header.config, **overrides(header, arm)}
+    return merged.get("defence.name") == "fed-inspect" and merged.get("defence.inspects", "whole") == "both"
 
 
 def _range(rates: Sequence[float]) -> str:
