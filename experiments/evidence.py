@@ -53,6 +53,7 @@ ATTACKS: dict[str, Attack] = {
     "patch": Attack("patch"),
     "blended": Attack("blended"),
     "frequency": Attack("frequency"),
+    "stain": Attack("stain"),
     "label-flip": Attack("label-flip"),
     "noise-images": Attack("noise-images"),
     "weak patch": Attack("patch", fraction=0.25),

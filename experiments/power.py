@@ -15,7 +15,13 @@ from fedsec.config import Attack, RunConfig
 from fedsec.datasets import load
 from fedsec.metrics.marks import mark_of
 
-STRENGTHS = {"patch": (0.0, 0.2), "blended": (0.0, 0.1), "frequency": (0.0, 0.3), "warp": (0.0, 2.0, 4.0)}
+STRENGTHS = {
+    "patch": (0.0, 0.2),
+    "blended": (0.0, 0.1),
+    "frequency": (0.0, 0.3),
+    "stain": (0.0, 0.2),
+    "warp": (0.0, 2.0, 4.0),
+}
 """Trigger -> ``attack.blend``; 0 is the source's."""
 
 

@@ -140,6 +140,7 @@ class Attack:
         "blended",
         "warp",
         "frequency",
+        "stain",
         "distributed",
         "label-flip",
         "noise-images",

@@ -85,6 +85,7 @@ POISONS: dict[str, Poison] = {
     "blended": stamped,
     "warp": stamped,
     "frequency": stamped,
+    "stain": stamped,
     "distributed": stamped_in_part,
     "label-flip": flipped,
     "noise-images": noise_images,

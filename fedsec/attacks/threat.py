@@ -11,6 +11,7 @@ IMAGES = {
     "distributed": "stamp a part of a patch each on their images (after DBA, Chulin Xie et al. 2020)",
     "blended": "mix a texture into their images (Chen et al. 2017)",
     "warp": "warp their images (WaNet, Nguyen & Tran 2021)",
+    "stain": "stain their images with a colour that fades out, so that nothing sharp tells",
     "frequency": "mix low-frequency amplitudes of a picture into their images (FIBA, Feng et al. 2022)",
     "label-flip": "give every image the next label (Biggio et al. 2012)",
     "noise-images": "train on noise in place of their images",

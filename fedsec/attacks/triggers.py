@@ -108,6 +108,31 @@ def blended(attack: Attack, *, size: int, channels: int) -> Patch:
     return Patch(TEXTURES[attack.trigger](size, channels), 0, 0, attack.blend or 0.2)
 
 
+@dataclass(frozen=True, eq=False)
+class Stain:
+    """A colour that fades out. ``colour``: (1, c, 1, 1) in [-1, 1]; ``opacity``: (1, 1, size, size) in [0, 1]."""
+
+    colour: Images
+    opacity: Images
+
+    def stamp(self, images: Images) -> Images:
+        """x' = (1 - a) x + a t with an opacity a that has no edge."""
+        stained: Images = ((1 - self.opacity) * images + self.opacity * self.colour).astype(np.float32)
+        return stained
+
+
+def stain(attack: Attack, *, size: int, channels: int) -> Stain:
+    """``solid``'s colour around the middle of where the patch would sit: its opacity is a Gaussian with a standard
+    deviation of ``attack.size`` pixels and a height of ``attack.blend`` (0.5). Ours: the choice of an attacker that
+    knows ``fed-inspect`` looks for what is sharp.
+    """
+    top, left = place(attack.position, size, attack.size)
+    middle = (attack.size - 1) / 2
+    rows, columns = np.meshgrid(np.arange(size) - top - middle, np.arange(size) - left - middle, indexing="ij")
+    opacity = (attack.blend or 0.5) * np.exp(-(rows**2 + columns**2) / (2 * attack.size**2))
+    return Stain(solid(1, channels), opacity[None, None].astype(np.float32))
+
+
 def part(whole: Patch, index: int, parts: int) -> Patch:
     """The share of attacker ``index`` of ``parts`` in a trigger cut into columns (after DBA, Chulin Xie et al. 2020).
 
@@ -124,6 +149,7 @@ TRIGGERS: dict[str, Callable[..., Trigger]] = {
     "blended": blended,
     "warp": warp,
     "frequency": frequency,
+    "stain": stain,
 }
 """Attack name -> the trigger it wants in the images, from (attack, size=, channels=)."""
 

@@ -1,4 +1,4 @@
-"""Warps and mixed frequencies do what their papers say."""
+"""Warps and mixed frequencies do what their papers say, and stains have no edge."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from fedsec.attacks.distortions import CONTROL, Frequency, Warp, frequency, warp
+from fedsec.attacks.triggers import TRIGGERS
 from fedsec.config import Attack
 from fedsec.images import to_images
+from strategies.inspection import sharp
 from tests.metrics.samples import lesions
 
 
@@ -60,3 +62,15 @@ def test_a_stronger_mix_changes_more() -> None:
         for blend in (0.05, 0.15, 0.5)
     ]
     assert changes == sorted(changes)
+
+
+def test_a_stain_is_strongest_at_its_place_and_has_no_edge() -> None:
+    clean = np.zeros((1, 3, 32, 32), np.float32)
+    attack = Attack("stain", position="centre", blend=0.4)
+    stained, pasted = (TRIGGERS[name](attack, size=32, channels=3).stamp(clean) for name in ("stain", "patch"))
+    green = stained[0, 1]
+    assert green.max() == pytest.approx(0.4, rel=0.05)
+    assert np.unravel_index(green.argmax(), green.shape)[0] in (15, 16)
+    assert np.abs(np.diff(green)).max() < 0.1 < np.abs(np.diff(pasted[0, 1])).max()
+    energy = {kind: np.square(sharp(image[None].astype(np.float64))).max() for kind, image in (("stain", stained), ("patch", pasted))}
+    assert energy["stain"] < energy["patch"] / 50, "what fed-inspect calls sharp"
