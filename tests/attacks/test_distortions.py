@@ -72,5 +72,5 @@ def test_a_stain_is_strongest_at_its_place_and_has_no_edge() -> None:
     assert green.max() == pytest.approx(0.4, rel=0.05)
     assert np.unravel_index(green.argmax(), green.shape)[0] in (15, 16)
     assert np.abs(np.diff(green)).max() < 0.1 < np.abs(np.diff(pasted[0, 1])).max()
-    energy = {kind: np.square(sharp(image[None].astype(np.float64))).max() for kind, image in (("stain", stained), ("patch", pasted))}
-    assert energy["stain"] < energy["patch"] / 50, "what fed-inspect calls sharp"
+    of_stain, of_patch = (np.square(sharp(image[None].astype(np.float64))).max() for image in (stained, pasted))
+    assert of_stain < of_patch / 50, "what fed-inspect calls sharp"
