@@ -145,12 +145,16 @@ def federation(
 
 
 def table(runs: dict[str, list[dict[str, list[float]]]], at: tuple[int, ...]) -> str:
-    names = list(next(iter(runs.values()))[0])
+    """A reading that a kept run was made without is '–'."""
+    names = max((list(rounds[0]) for rounds in runs.values()), key=len)
     lines = [f"| attack | round | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
     for attack, rounds in runs.items():
         for number in (n for n in at if n <= len(rounds) and attack != "none"):
             cells = []
             for name in names:
+                if name not in rounds[0] or name not in runs["none"][0]:
+                    cells.append("–")
+                    continue
                 clean = np.array([row[name] for row in runs["none"][max(0, number - WINDOW) : number]])
                 spread = (clean - np.median(clean, axis=1, keepdims=True)).std()
                 window = np.array([row[name] for row in rounds[max(0, number - WINDOW) : number]])
