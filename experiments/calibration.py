@@ -32,6 +32,7 @@ from fedsec.seeds import stream
 from fedsec.types import Vector
 from strategies.detection import Rule, Standing, judge
 from strategies.evidence import READINGS, signed_log
+from strategies.inspection import INSPECTS
 
 SERIES = ("g-loss", "g-loss-last", "g-loss-first", "peak")
 RULES: dict[str, Rule] = {
@@ -55,11 +56,13 @@ class Trace:
 
 @dataclass(frozen=True)
 class Pool:
-    """Recorded clients of one kind of federation. ``medians``: (rounds, series) of each cell."""
+    """Recorded clients of one kind of federation. ``medians``: (rounds, series) of each cell; ``inspects``: which
+    ``defence.inspects`` their peaks are of."""
 
     honest: tuple[Trace, ...]
     malicious: tuple[Trace, ...]
     medians: tuple[Vector, ...]
+    inspects: str = "both"
 
 
 def series_of(row: RoundRow) -> dict[int, list[float]]:
@@ -94,7 +97,7 @@ def traces_of(header: Header, arm: str, cell: Cell, inspected: bool) -> Iterator
         yield partition, table[:, i] - medians, medians
 
 
-def pool_of(folders: Sequence[Path], rounds: int) -> Pool:
+def pool_of(folders: Sequence[Path], rounds: int, inspects: str = "both") -> Pool:
     """Every client of every finished cell with ``rounds`` rounds of equal weights; equal traces count once."""
     honest: dict[bytes, Trace] = {}
     malicious: dict[bytes, Trace] = {}
@@ -103,7 +106,8 @@ def pool_of(folders: Sequence[Path], rounds: int) -> Pool:
         record = read(folder)
         for (arm, _), cell in record.finished().items():
             its = role(record.header, arm)
-            for partition, values, middle in traces_of(record.header, arm, cell, _inspected(record.header, arm)):
+            inspected = _inspected(record.header, arm, inspects)
+            for partition, values, middle in traces_of(record.header, arm, cell, inspected):
                 if len(values) < rounds or np.isnan(values[:rounds, :3]).any():
                     continue
                 kept = np.array(values[:rounds])
@@ -112,7 +116,7 @@ def pool_of(folders: Sequence[Path], rounds: int) -> Pool:
                 medians[middle[:rounds].tobytes()] = np.array(middle[:rounds])
     if not honest:
         raise RunError(f"no finished cell of {', '.join(map(str, folders))} kept equal weights for {rounds} rounds")
-    return Pool(tuple(honest.values()), tuple(malicious.values()), tuple(medians.values()))
+    return Pool(tuple(honest.values()), tuple(malicious.values()), tuple(medians.values()), inspects)
 
 
 def scenario(pool: Pool, clients: int, attackers: int, rng: np.random.Generator, *, lying: bool) -> Vector:
@@ -184,7 +188,7 @@ def check(pool: Pool, folders: Sequence[Path], rounds: int, scenarios: int, rule
     for folder in folders:
         record = read(folder)
         for (arm, seed), cell in record.finished().items():
-            its, name = role(record.header, arm), _rule_of(record.header, arm)
+            its, name = role(record.header, arm), _rule_of(record.header, arm, pool.inspects)
             if name is None or name not in rules or len(cell.rounds) < rounds or (its.malicious and not pool.malicious):
                 continue
             clients, attackers = record.header.clients, len(its.malicious)
@@ -221,20 +225,20 @@ def _like(pool: Pool, clients: int, attackers: int, number: int, its: Role) -> V
     return scenario(pool, clients, attackers, stream(number, "check", clients, attackers), lying=lying)
 
 
-def _rule_of(header: Header, arm: str) -> str | None:
+def _rule_of(header: Header, arm: str, inspects: str) -> str | None:
     """The rule of RULES that an arm's defence is, when it acts within the run."""
     merged = {**header.config, **overrides(header, arm)}
     if int(merged.get("defence.warmup", WARMUP)) != WARMUP:
         return None
-    if _inspected(header, arm):
+    if _inspected(header, arm, inspects):
         return "fed-inspect"
     return str(merged.get("defence.rule", "calibrated")) if merged.get("defence.name") == "fed-detect" else None
 
 
-def _inspected(header: Header, arm: str) -> bool:
-    """Whether fed-inspect looked at all it can. Runs of before there was a choice lack the key and read the whole."""
+def _inspected(header: Header, arm: str, inspects: str) -> bool:
+    """Whether fed-inspect looked at that. Runs of before there was a choice lack the key and read the whole."""
     merged = {**header.config, **overrides(header, arm)}
-    return merged.get("defence.name") == "fed-inspect" and merged.get("defence.inspects", "whole") == "both"
+    return merged.get("defence.name") == "fed-inspect" and merged.get("defence.inspects", "whole") == inspects
 
 
 def _range(rates: Sequence[float]) -> str:
@@ -255,19 +259,15 @@ def main() -> None:
     parser.add_argument("--clients", default="4,10,30,100")
     parser.add_argument("--rules", default="calibrated,fed-inspect,released,paper")
     parser.add_argument(
-        "--check",
-        nargs="*",
-        type=Path,
-        metavar="RUN",
-        help="scenarios against defended cells: of these, or RUNS",
+        "--check", nargs="*", type=Path, metavar="RUN", help="scenarios against defended cells: of these, or RUNS"
     )
+    parser.add_argument("--inspects", default="both", choices=INSPECTS, help="which of fed-inspect's runs count")
     parser.add_argument("--replay", action="store_true", help="each rule on the losses of the undefended cells")
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
     options = parser.parse_args()
     if options.replay:
-        print("\n".join(replayed(options.runs, options.rules.split(","))))
-        return
-    pool = pool_of(options.runs, options.rounds)
+        return print("\n".join(replayed(options.runs, options.rules.split(","))))
+    pool = pool_of(options.runs, options.rounds, options.inspects)
     if options.check is not None:
         held = options.check or options.runs
         print("\n".join(check(pool, held, options.rounds, options.scenarios, options.rules.split(","))))
@@ -279,6 +279,7 @@ def main() -> None:
     rows = []
     for name in options.rules.split(","):
         if name == "fed-inspect" and not inspected:
+            print(f"(fed-inspect left out: it did not inspect {options.inspects!r} in these runs)")
             continue
         for clients, attackers in (case for case in CASES if str(case[0]) in options.clients.split(",")):
             for lying in (False, True) if attackers else (False,):
