@@ -266,7 +266,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
     options = parser.parse_args()
     if options.replay:
-        return print("\n".join(replayed(options.runs, options.rules.split(","))))
+        print("\n".join(replayed(options.runs, options.rules.split(","))))
+        return
     pool = pool_of(options.runs, options.rounds, options.inspects)
     if options.check is not None:
         held = options.check or options.runs
