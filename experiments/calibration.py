@@ -32,7 +32,7 @@ from fedsec.seeds import stream
 from fedsec.types import Vector
 from strategies.detection import Rule, Standing, judge
 from strategies.evidence import READINGS, signed_log
-from strategies.inspection import INSPECTS
+from strategies.inspection import PARTS
 
 SERIES = ("g-loss", "g-loss-last", "g-loss-first", "peak")
 RULES: dict[str, Rule] = {
@@ -62,7 +62,7 @@ class Pool:
     honest: tuple[Trace, ...]
     malicious: tuple[Trace, ...]
     medians: tuple[Vector, ...]
-    inspects: str = "both"
+    inspects: str = "all"
 
 
 def series_of(row: RoundRow) -> dict[int, list[float]]:
@@ -97,7 +97,7 @@ def traces_of(header: Header, arm: str, cell: Cell, inspected: bool) -> Iterator
         yield partition, table[:, i] - medians, medians
 
 
-def pool_of(folders: Sequence[Path], rounds: int, inspects: str = "both") -> Pool:
+def pool_of(folders: Sequence[Path], rounds: int, inspects: str = "all") -> Pool:
     """Every client of every finished cell with ``rounds`` rounds of equal weights; equal traces count once."""
     honest: dict[bytes, Trace] = {}
     malicious: dict[bytes, Trace] = {}
@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument(
         "--check", nargs="*", type=Path, metavar="RUN", help="scenarios against defended cells: of these, or RUNS"
     )
-    parser.add_argument("--inspects", default="both", choices=INSPECTS, help="which of fed-inspect's runs count")
+    parser.add_argument("--inspects", default="all", choices=("all", *PARTS), help="which of fed-inspect's runs count")
     parser.add_argument("--replay", action="store_true", help="each rule on the losses of the undefended cells")
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
     options = parser.parse_args()

@@ -6,7 +6,8 @@ on common latents and takes, for each client, how far it stands from the median 
 
 - ``whole``: highest local energy of the persistent deviation of class mean images,
 - ``sharp``: the same of what is finer than a blur in it,
-- ``both``: how many times the median client's, in whichever of the two that is more (what fed-inspect reads),
+- ``odd``: the same of what left and right do not share,
+- ``all``: how many times the median client's, in whichever of these that is most (what fed-inspect reads),
 - ``features``: length of the persistent deviation of class mean features of the domain extractor,
 - ``spectrum``: the same of mean log amplitudes,
 - ``labels``: how much less a classifier of real images finds the label that was asked for,
@@ -47,7 +48,7 @@ from strategies.evidence import drop
 from strategies.inspection import PARTS, WINDOW, class_means, deviations, outstanding, peak
 
 COUNT, DRAWN = 4, 256
-LOGARITHMIC = ("whole", "sharp", "both", "features", "spectrum")
+LOGARITHMIC = ("whole", "sharp", "odd", "all", "features", "spectrum")
 ATTACKS: dict[str, Attack] = {
     "none": Attack(),
     "patch": Attack("patch"),
@@ -85,7 +86,7 @@ class Server:
         peaks = np.stack([peak(self.seen["images"], part) for part in PARTS], axis=1)
         return {
             **{part: np.log(values) for part, values in zip(PARTS, peaks.T, strict=True)},
-            "both": np.log(outstanding(peaks)),
+            "all": np.log(outstanding(peaks)),
             "features": np.log(np.linalg.norm(np.mean(self.seen["features"], axis=0).reshape(COUNT, -1), axis=1)),
             "spectrum": np.log(np.linalg.norm(np.mean(self.seen["spectrum"], axis=0).reshape(COUNT, -1), axis=1)),
             "labels": float(np.median(held)) - np.array(held),

@@ -57,6 +57,8 @@ def cross_checks(config: RunConfig) -> list[str]:
         mistakes.append(
             f"defence.bound = {config.defence.bound}: {config.defence.name!r} weighs no clients; leave it out"
         )
+    if config.defence.inspects == "odd" and not config.gan.mirror:
+        mistakes.append("defence.inspects = 'odd' needs gan.mirror: without it honest clients are not symmetric either")
     if not config.run.name or any(c in config.run.name for c in "/\\:\0") or config.run.name.startswith("."):
         mistakes.append(f"run.name = {config.run.name!r}: must be a plain folder name")
     return mistakes + _TASKS[config.train.task](config)

@@ -9,6 +9,8 @@ place and with the same sign round after round; what batches and latents do to i
   hospitals differ in labels or cameras, so do their mean images, by as much as a trigger does.
 - ``sharp``: what is finer than BLUR. A mean over patients is smooth, whoever the patients are and whatever took the
   pictures; a stamp at one place keeps its edges. A hospital with a handful of images is a little sharper than others.
+- ``odd``: what changes sign when left and right are exchanged. Clients that train on each image and its mirror image
+  (``gan.mirror``) want the same on both sides, whatever their images; a mark on one side does not. It needs no edge.
 
 Pure functions; sampling is the strategy's. Ours; related: discriminator-response probing of free-riders (Zhao et al.
 2022), comparison of generated images between clients for re-weighting (FedCAR, 2024).
@@ -55,9 +57,18 @@ def sharp(means: Means) -> Means:
     return np.asarray(means - gaussian_filter(means, (0, 0, 0, width, width), mode="nearest"), np.float64)
 
 
-PARTS: dict[str, Callable[[Means], Means]] = {"whole": lambda means: means, "sharp": sharp}
-INSPECTS: dict[str, tuple[str, ...]] = {"both": ("whole", "sharp"), "whole": ("whole",), "sharp": ("sharp",)}
-"""What ``defence.inspects`` may name: the parts looked at."""
+def odd(means: Means) -> Means:
+    """Half the difference to the mirror image, left and right exchanged."""
+    return np.asarray((means - means[..., ::-1]) / 2, np.float64)
+
+
+PARTS: dict[str, Callable[[Means], Means]] = {"whole": lambda means: means, "sharp": sharp, "odd": odd}
+
+
+def parts(inspects: str, *, mirrored: bool) -> tuple[str, ...]:
+    """The PARTS that ``defence.inspects`` names; ``all`` leaves ``odd`` out where nothing makes clients symmetric."""
+    every = tuple(name for name in PARTS if mirrored or name != "odd")
+    return every if inspects == "all" else (inspects,)
 
 
 def peak(history: Sequence[Means], part: str = "whole") -> Vector:

@@ -20,7 +20,7 @@ from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Rule, Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
-from strategies.inspection import INSPECTS, WINDOW, class_means, deviations, outstanding, peak
+from strategies.inspection import WINDOW, class_means, deviations, outstanding, parts, peak
 from strategies.mixing import BUCKET, MIXINGS, mixed
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
@@ -75,7 +75,7 @@ class FedInspect(FedDetect):
         self.quick = replace(brief.config, gan=replace(gan, denoising=min(gan.denoising, INSPECTING_STEPS)))
         self.channels, self.classes = data.channels, len(data.class_names)
         self.labels = np.arange(INSPECTED) % self.classes
-        self.parts = INSPECTS[defence.inspects]
+        self.parts = parts(defence.inspects, mirrored=gan.mirror)
         self.seen: dict[int, list[np.ndarray]] = {}
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:

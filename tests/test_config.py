@@ -34,11 +34,11 @@ def test_cells_of_the_time_before_fed_inspect_had_a_choice_are_those_that_read_t
     plain = {"defence.name": "fed-inspect"}
     digests = {
         inspects: RunConfig.from_flat({**plain, "defence.inspects": inspects}).digest(seed=0, data="x")
-        for inspects in ("both", "sharp", "whole")
+        for inspects in ("all", "sharp", "whole")
     }
     assert len(set(digests.values())) == 3
     assert digests["whole"] == "d8bbc1beddc739a6017376d0", "as it was before there was the key"
-    assert digests["both"] == RunConfig.from_flat(plain).digest(seed=0, data="x")
+    assert digests["all"] == RunConfig.from_flat(plain).digest(seed=0, data="x")
     others = [RunConfig.from_flat({"defence.inspects": inspects}).digest(seed=0, data="x") for inspects in digests]
     assert len(set(others)) == 1, "nobody else reads it"
 

@@ -62,7 +62,7 @@ def test_the_trial_of_readings_says_how_many_honest_deviations_the_attacker_stan
         for _ in range(10):
             values = rng.normal(0, 0.1, 4)
             values[0] += gap
-            rows.append({"both": list(map(float, values)), "drop": list(map(float, values))})
+            rows.append({"all": list(map(float, values)), "drop": list(map(float, values))})
         return rows
 
     lines = evidence.table({"none": run(0.0), "patch": run(1.0), "unseen": run(0.0)}, (10, 20)).splitlines()

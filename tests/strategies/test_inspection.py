@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from fedsec.config import Defence
+from fedsec.config import Defence, RunConfig
+from fedsec.errors import ConfigError
 from fedsec.types import Vector
 from strategies.detection import Rule, Standing, judge
-from strategies.inspection import INSPECTS, PARTS, WINDOW, Means, class_means, deviations, outstanding, peak, sharp
+from strategies.inspection import PARTS, WINDOW, Means, class_means, deviations, odd, outstanding, parts, peak, sharp
 
 TRACES = json.loads((Path(__file__).parent / "peaks.json").read_text(encoding="utf-8"))
 
@@ -84,9 +85,27 @@ def test_outstanding_is_a_ratio_to_the_median_client() -> None:
     np.testing.assert_array_equal(outstanding(np.zeros((4, 2))), 1)
 
 
+def test_the_odd_part_is_what_left_and_right_do_not_share() -> None:
+    """Soft and large, so that nothing is sharp: hospitals that differ and train on mirror images are even."""
+    own = hospitals(4, 0, 0.0)[0]
+    even = (own + own[..., ::-1]) / 2
+    np.testing.assert_array_equal(peak([even], "odd"), 0)
+    stain = gaussian_filter(np.eye(32)[28][:, None] * np.eye(32)[28], 4)
+    stained = even.copy()
+    stained[0] += 0.3 * stain / stain.max()
+    found = {part: peak([deviations(stained)], part) for part in PARTS}
+    assert found["odd"][0] > 3 * found["odd"][1:].max()
+    assert found["whole"][0] < 2 * found["whole"][1:].max()
+    np.testing.assert_allclose(odd(stained), -odd(stained[..., ::-1]))
+
+
 def test_what_can_be_inspected_is_what_the_configuration_names() -> None:
-    assert set(get_args(get_type_hints(Defence)["inspects"])) == set(INSPECTS)
-    assert {part for parts in INSPECTS.values() for part in parts} == set(PARTS)
+    assert set(get_args(get_type_hints(Defence)["inspects"])) == {"all", *PARTS}
+    assert parts("all", mirrored=True) == tuple(PARTS)
+    assert "odd" not in parts("all", mirrored=False)
+    assert parts("sharp", mirrored=True) == ("sharp",)
+    with pytest.raises(ConfigError, match=r"'odd' needs gan\.mirror"):
+        RunConfig.from_flat({"defence.name": "fed-inspect", "defence.inspects": "odd", "gan.mirror": False})
 
 
 def test_class_means_are_means_of_each_class() -> None:
