@@ -16,6 +16,7 @@ from fedsec.types import Vector
 from strategies.detection import Rule, Standing, judge
 from strategies.inspection import PARTS, WINDOW, Means, class_means, deviations, odd, outstanding, parts, peak, sharp
 
+RECORDED = Path(__file__).parents[2] / "docs/results/evidence"
 TRACES = json.loads((Path(__file__).parent / "peaks.json").read_text(encoding="utf-8"))
 
 
@@ -137,3 +138,18 @@ def test_the_recorded_attacker_is_flagged_from_the_fifth_round_on_and_nobody_els
 def test_recorded_honest_clients_are_hardly_ever_flagged(name: str) -> None:
     flags, _ = replayed(TRACES[name])
     assert flags.mean() <= 0.02
+
+
+@pytest.mark.parametrize("split", ["site", "dirichlet-0.3"])
+def test_recorded_hospitals_that_differ_do_not_hide_the_attacker_and_none_of_them_is_flagged(split: str) -> None:
+    """Four clients of HAM10000, by acquisition site and Dirichlet 0.3; the first stamps a patch."""
+    readings = json.loads((RECORDED / f"{split}.json").read_text(encoding="utf-8"))
+    found = {}
+    for attack in ("none", "patch"):
+        rows = [np.exp(np.array([row["whole"], row["sharp"]])).T for row in readings[attack]]
+        found[attack] = replayed([list(outstanding(peaks)) for peaks in rows])[0]
+        alone = replayed([list(peaks[:, 0]) for peaks in rows])[0]
+        assert split != "site" or not alone.any(), "the whole sees nobody"
+    assert found["patch"][10:, 0].all()
+    assert not found["patch"][:, 1:].any()
+    assert not found["none"].any()
