@@ -2,12 +2,12 @@
 ``python -m experiments.evidence SOURCE [--attacks a,b] [--rounds 25] [--json FILE] [key=value ...]``.
 
 Four clients train in a plain loop, the first attacks, all weigh the same. Each round the server draws with every upload
-on common latents and takes, for each client, how far it stands from the median client:
+on common latents and takes, for each client, how far it stands from the median client over ten rounds:
 
 - ``whole``: highest local energy of the persistent deviation of class mean images,
 - ``sharp``: the same of what is finer than a blur in it,
 - ``odd``: the same of what left and right do not share,
-- ``all``: how many times the median client's, in whichever of these that is most (what fed-inspect reads),
+- ``all``: how many times the median client's, in whichever of these that is most (fed-inspect, over twenty),
 - ``features``: length of the persistent deviation of class mean features of the domain extractor,
 - ``spectrum``: the same of mean log amplitudes,
 - ``labels``: how much less a classifier of real images finds the label that was asked for,
@@ -45,7 +45,7 @@ from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Dataset, Images, Labels, Vector
 from fedsec.weights import generator_arrays
 from strategies.evidence import drop
-from strategies.inspection import PARTS, WINDOW, class_means, deviations, outstanding, peak
+from strategies.inspection import PARTS, SHORT, class_means, deviations, outstanding, peak
 
 COUNT, DRAWN = 4, 256
 LOGARITHMIC = ("whole", "sharp", "odd", "all", "features", "spectrum")
@@ -99,7 +99,7 @@ class Server:
         return np.asarray(means - np.median(means, axis=0, keepdims=True))
 
     def _remember(self, name: str, value: Vector) -> None:
-        self.seen[name] = [*self.seen[name], value][-WINDOW:]
+        self.seen[name] = [*self.seen[name], value][-SHORT:]
 
 
 def amplitudes(images: Images) -> Vector:
@@ -156,9 +156,9 @@ def table(runs: dict[str, list[dict[str, list[float]]]], at: tuple[int, ...]) ->
                 if name not in rounds[0] or name not in runs["none"][0]:
                     cells.append("–")
                     continue
-                clean = np.array([row[name] for row in runs["none"][max(0, number - WINDOW) : number]])
+                clean = np.array([row[name] for row in runs["none"][max(0, number - SHORT) : number]])
                 spread = (clean - np.median(clean, axis=1, keepdims=True)).std()
-                window = np.array([row[name] for row in rounds[max(0, number - WINDOW) : number]])
+                window = np.array([row[name] for row in rounds[max(0, number - SHORT) : number]])
                 values = window[-1] if name in LOGARITHMIC else window.mean(axis=0)
                 cells.append(f"{(values[0] - values[1:].max()) / spread:.1f}")
             lines.append(f"| {attack} | {number} | {' | '.join(cells)} |")

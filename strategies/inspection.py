@@ -27,8 +27,11 @@ from fedsec.types import Images, Labels, Vector
 
 Means = npt.NDArray[np.float64]
 """(clients, classes, channels, size, size): each client's mean image of each class."""
-WINDOW = 10
-"""Rounds of its own over which a client's deviation must persist."""
+WINDOW = 20
+"""Rounds of its own over which a client's deviation must persist. In trials weak marks (blended textures, colluders
+that have begun to win) stood apart over twenty rounds and not over ten."""
+SHORT = 10
+"""The same for ``defence.inspects = "whole"``, which is fed-inspect as it was before it looked at parts."""
 PLACE = 4
 """Side of the square, in pixels at 32 px, over which energy is averaged: about a small trigger."""
 BLUR = 1.0
@@ -69,6 +72,11 @@ def parts(inspects: str, *, mirrored: bool) -> tuple[str, ...]:
     """The PARTS that ``defence.inspects`` names; ``all`` leaves ``odd`` out where nothing makes clients symmetric."""
     every = tuple(name for name in PARTS if mirrored or name != "odd")
     return every if inspects == "all" else (inspects,)
+
+
+def window(inspects: str) -> int:
+    """Rounds remembered."""
+    return SHORT if inspects == "whole" else WINDOW
 
 
 def peak(history: Sequence[Means], part: str = "whole") -> Vector:

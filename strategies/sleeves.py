@@ -20,7 +20,7 @@ from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Rule, Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
-from strategies.inspection import WINDOW, class_means, deviations, outstanding, parts, peak
+from strategies.inspection import class_means, deviations, outstanding, parts, peak, window
 from strategies.mixing import BUCKET, MIXINGS, mixed
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
@@ -75,7 +75,7 @@ class FedInspect(FedDetect):
         self.quick = replace(brief.config, gan=replace(gan, denoising=min(gan.denoising, INSPECTING_STEPS)))
         self.channels, self.classes = data.channels, len(data.class_names)
         self.labels = np.arange(INSPECTED) % self.classes
-        self.parts = parts(defence.inspects, mirrored=gan.mirror)
+        self.parts, self.window = parts(defence.inspects, mirrored=gan.mirror), window(defence.inspects)
         self.seen: dict[int, list[np.ndarray]] = {}
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
@@ -94,7 +94,7 @@ class FedInspect(FedDetect):
         if not drawn:
             return {}
         for partition, deviation in zip(drawn, deviations(class_means(list(drawn.values()), self.labels)), strict=True):
-            self.seen[partition] = [*self.seen.get(partition, []), deviation[None]][-WINDOW:]
+            self.seen[partition] = [*self.seen.get(partition, []), deviation[None]][-self.window :]
         peaks = np.array([[float(peak(self.seen[p], part)[0]) for part in self.parts] for p in drawn])
         return dict(zip(drawn, map(float, outstanding(peaks)), strict=True))
 

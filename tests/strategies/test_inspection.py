@@ -14,7 +14,19 @@ from fedsec.config import Defence, RunConfig
 from fedsec.errors import ConfigError
 from fedsec.types import Vector
 from strategies.detection import Rule, Standing, judge
-from strategies.inspection import PARTS, WINDOW, Means, class_means, deviations, odd, outstanding, parts, peak, sharp
+from strategies.inspection import (
+    PARTS,
+    WINDOW,
+    Means,
+    class_means,
+    deviations,
+    odd,
+    outstanding,
+    parts,
+    peak,
+    sharp,
+    window,
+)
 
 RECORDED = Path(__file__).parents[2] / "docs/results/evidence"
 TRACES = json.loads((Path(__file__).parent / "peaks.json").read_text(encoding="utf-8"))
@@ -105,6 +117,7 @@ def test_what_can_be_inspected_is_what_the_configuration_names() -> None:
     assert parts("all", mirrored=True) == tuple(PARTS)
     assert "odd" not in parts("all", mirrored=False)
     assert parts("sharp", mirrored=True) == ("sharp",)
+    assert window("whole") == 10, "as committed cells were made"
     with pytest.raises(ConfigError, match=r"'odd' needs gan\.mirror"):
         RunConfig.from_flat({"defence.name": "fed-inspect", "defence.inspects": "odd", "gan.mirror": False})
 
