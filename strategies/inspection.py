@@ -35,8 +35,8 @@ SHORT = 10
 PLACE = 4
 """Side of the square, in pixels at 32 px, over which energy is averaged: about a small trigger."""
 BLUR = 1.0
-"""Standard deviation, in pixels at 32 px, of the Gaussian that the sharp part is what is left of; 1 to 3 measured
-alike (docs/defences.md)."""
+"""Standard deviation, in pixels at 32 px, of the Gaussian that the sharp part is what is left of; 1 to 3 did
+alike in trials."""
 NOTHING = 1e-6
 """A peak that is none, in units of the image range: added to each, so that equal clients have a ratio."""
 
