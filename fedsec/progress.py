@@ -32,6 +32,8 @@ class RunProgress:
         self.tasks: dict[tuple[str, int], TaskID] = {}
         self.told: dict[tuple[str, int], int] = {}
         self.tail = Tail(folder)
+        self.tail.grown()
+        self.before = dict(self.tail.cells)
         self.started = time.monotonic()
 
     def __enter__(self) -> RunProgress:
@@ -42,10 +44,14 @@ class RunProgress:
         self.bars.stop()
 
     def refresh(self) -> None:
-        """Read what was appended since the last look; nothing to do while the log has not grown."""
+        """Read what was appended since the last look; nothing to do while the log has not grown.
+
+        What an earlier run left of a cell that is to be done again, other settings or half of it, is not shown.
+        """
         if not self.tail.grown():
             return
-        shown = {key: cell for key, cell in self.tail.cells.items() if key in self.cells}
+        begun = {key: cell for key, cell in self.tail.cells.items() if cell is not self.before.get(key)}
+        shown = {key: cell for key, cell in begun.items() if key in self.cells}
         for key, cell in shown.items():
             self._show(key, cell)
         done = sum(self.rounds if cell.finished else len(cell.rounds) for cell in shown.values())
