@@ -6,7 +6,7 @@ on common latents and takes, for each client, how far it stands from the median 
 
 - ``whole``: highest local energy of the persistent deviation of class mean images,
 - ``sharp``: the same of what is finer than a blur in it,
-- ``odd``: the same of what left and right do not share,
+- ``odd``: the same of what left and right do not share, where clients train on mirror images,
 - ``all``: how many times the median client's, in whichever of these that is most (fed-inspect, over twenty),
 - ``features``: length of the persistent deviation of class mean features of the domain extractor,
 - ``spectrum``: the same of mean log amplitudes,
@@ -45,7 +45,7 @@ from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Dataset, Images, Labels, Vector
 from fedsec.weights import generator_arrays
 from strategies.evidence import drop
-from strategies.inspection import PARTS, SHORT, class_means, deviations, outstanding, peak
+from strategies.inspection import SHORT, class_means, deviations, outstanding, parts, peak
 
 COUNT, DRAWN = 4, 256
 LOGARITHMIC = ("whole", "sharp", "odd", "all", "features", "spectrum")
@@ -83,9 +83,10 @@ class Server:
         held = [self.judge.predict_log_proba(f)[np.arange(DRAWN), self.labels].mean() for f in features]
         crossed = np.array([[doubt(critic, images, self.labels) for critic in critics] for images in drawn])
         others = (crossed.sum(axis=1) - np.diag(crossed)) / (COUNT - 1)
-        peaks = np.stack([peak(self.seen["images"], part) for part in PARTS], axis=1)
+        looked = parts("all", mirrored=self.config.gan.mirror)
+        peaks = np.stack([peak(self.seen["images"], part) for part in looked], axis=1)
         return {
-            **{part: np.log(values) for part, values in zip(PARTS, peaks.T, strict=True)},
+            **{part: np.log(values) for part, values in zip(looked, peaks.T, strict=True)},
             "all": np.log(outstanding(peaks)),
             "features": np.log(np.linalg.norm(np.mean(self.seen["features"], axis=0).reshape(COUNT, -1), axis=1)),
             "spectrum": np.log(np.linalg.norm(np.mean(self.seen["spectrum"], axis=0).reshape(COUNT, -1), axis=1)),

@@ -95,7 +95,8 @@ class FedInspect(FedDetect):
             return {}
         for partition, deviation in zip(drawn, deviations(class_means(list(drawn.values()), self.labels)), strict=True):
             self.seen[partition] = [*self.seen.get(partition, []), deviation[None]][-self.window :]
-        peaks = np.array([[float(peak(self.seen[p], part)[0]) for part in self.parts] for p in drawn])
+        persistent = np.concatenate([np.mean(self.seen[p], axis=0) for p in drawn])
+        peaks = np.stack([peak([persistent], part) for part in self.parts], axis=1)
         return dict(zip(drawn, map(float, outstanding(peaks)), strict=True))
 
     def _draw(self, fit: Fit, seed: int) -> Images:
