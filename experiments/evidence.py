@@ -2,12 +2,12 @@
 ``python -m experiments.evidence SOURCE [--attacks a,b] [--rounds 25] [--json FILE] [key=value ...]``.
 
 Four clients train in a plain loop, the first attacks, all weigh the same. Each round the server draws with every upload
-on common latents and takes, for each client, how far it stands from the median client over ten rounds:
+on common latents and takes, for each client, how far it stands from the median client over twenty rounds:
 
 - ``whole``: highest local energy of the persistent deviation of class mean images,
-- ``sharp``: the same of what is finer than a blur in it,
-- ``odd``: the same of what left and right do not share, where clients train on mirror images,
-- ``all``: how many times the median client's, in whichever of these that is most (fed-inspect, over twenty),
+- ``sharp``: what they have more of that is finer than a blur,
+- ``odd``: what they have more of that left and right do not share, where clients train on mirror images,
+- ``all``: how many times the median client's, in whichever of these that is most (fed-inspect),
 - ``features``: length of the persistent deviation of class mean features of the domain extractor,
 - ``spectrum``: the same of mean log amplitudes,
 - ``labels``: how much less a classifier of real images finds the label that was asked for,
@@ -45,9 +45,11 @@ from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Dataset, Images, Labels, Vector
 from fedsec.weights import generator_arrays
 from strategies.evidence import drop
-from strategies.inspection import SHORT, class_means, deviations, outstanding, parts, peak
+from strategies.inspection import WINDOW, class_means, median_client, outstanding, parts, peak
 
 COUNT, DRAWN = 4, 256
+SPAN = 10
+"""Rounds that the printed values and honest deviations are of."""
 LOGARITHMIC = ("whole", "sharp", "odd", "all", "features", "spectrum")
 ATTACKS: dict[str, Attack] = {
     "none": Attack(),
@@ -69,7 +71,7 @@ class Server:
         self.labels: Labels = np.arange(DRAWN) % len(data.class_names)
         train = data.rows(data.train)
         self.judge = label_judge(extractor(to_images(train.pixels)), train.labels)
-        self.seen: dict[str, list[Any]] = {"images": [], "features": [], "spectrum": []}
+        self.seen: dict[str, list[Any]] = {"images": [], "medians": [], "features": [], "spectrum": []}
 
     def read(
         self, uploads: list[Arrays], critics: list[GanLearner], losses: list[dict[str, float]], seed: int
@@ -77,14 +79,17 @@ class Server:
         kind = {"channels": self.data.channels, "classes": len(self.data.class_names), "seed": seed}
         drawn = [sample(self.config, generator_arrays(arrays), self.labels, **kind) for arrays in uploads]  # type: ignore[arg-type]
         features = [self.extractor(images) for images in drawn]
-        self._remember("images", deviations(class_means(drawn, self.labels)))
+        means = class_means(drawn, self.labels)
+        self._remember("images", means)
+        self._remember("medians", median_client(means))
         self._remember("features", self._apart(features))
         self._remember("spectrum", self._apart([amplitudes(images) for images in drawn]))
         held = [self.judge.predict_log_proba(f)[np.arange(DRAWN), self.labels].mean() for f in features]
         crossed = np.array([[doubt(critic, images, self.labels) for critic in critics] for images in drawn])
         others = (crossed.sum(axis=1) - np.diag(crossed)) / (COUNT - 1)
         looked = parts("all", mirrored=self.config.gan.mirror)
-        peaks = np.stack([peak(self.seen["images"], part) for part in looked], axis=1)
+        own, others = (np.mean(self.seen[name], axis=0) for name in ("images", "medians"))
+        peaks = np.stack([peak(own, others, part) for part in looked], axis=1)
         return {
             **{part: np.log(values) for part, values in zip(looked, peaks.T, strict=True)},
             "all": np.log(outstanding(peaks)),
@@ -100,7 +105,7 @@ class Server:
         return np.asarray(means - np.median(means, axis=0, keepdims=True))
 
     def _remember(self, name: str, value: Vector) -> None:
-        self.seen[name] = [*self.seen[name], value][-SHORT:]
+        self.seen[name] = [*self.seen[name], value][-WINDOW:]
 
 
 def amplitudes(images: Images) -> Vector:
@@ -157,9 +162,9 @@ def table(runs: dict[str, list[dict[str, list[float]]]], at: tuple[int, ...]) ->
                 if name not in rounds[0] or name not in runs["none"][0]:
                     cells.append("–")
                     continue
-                clean = np.array([row[name] for row in runs["none"][max(0, number - SHORT) : number]])
+                clean = np.array([row[name] for row in runs["none"][max(0, number - SPAN) : number]])
                 spread = (clean - np.median(clean, axis=1, keepdims=True)).std()
-                window = np.array([row[name] for row in rounds[max(0, number - SHORT) : number]])
+                window = np.array([row[name] for row in rounds[max(0, number - SPAN) : number]])
                 values = window[-1] if name in LOGARITHMIC else window.mean(axis=0)
                 cells.append(f"{(values[0] - values[1:].max()) / spread:.1f}")
             lines.append(f"| {attack} | {number} | {' | '.join(cells)} |")

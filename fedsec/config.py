@@ -54,6 +54,8 @@ __all__ = [
     "meanings",
 ]
 
+INSPECTION = 2
+"""Raised when fed-inspect computes something else: cells of before are not taken for its."""
 REDUCER_KEYS = ("defence.byzantine", "defence.mixing")
 DETECTION_KEYS = ("defence.decay", "defence.warmup", "defence.false-flags", "defence.bound")
 DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
@@ -162,9 +164,7 @@ class RunConfig:
         for key in ("data.source", "data.cache", "data.quarantine"):
             kept.pop(key, None)
         kept["defence.reported"] = self.defence.reads
-        kept["defence.inspects"] = self.defence.inspects
-        if self.defence.inspects == "whole":  # all there was at first: cells without the key are such
-            del kept["defence.inspects"]
+        kept["defence.inspects"] = f"{self.defence.inspects} {INSPECTION}"
         used = {"defence.name", *DEFENCE_KEYS.get(self.defence.name, REDUCER_KEYS)}
         kept = {k: v for k, v in kept.items() if k in used or not k.startswith("defence.")}
         text = json.dumps([kept, seed, data], sort_keys=True)

@@ -2,15 +2,19 @@
 
 The server holds every uploaded generator, so it draws images with each on the same latents and labels. What a client
 wants in the images that others do not want shows as a deviation of its mean image from the median client's, at the same
-place and with the same sign round after round; what batches and latents do to it changes sign and averages out. A
-*peak* is the highest local energy of that persistent deviation, of one of its PARTS:
+place and with the same sign round after round; what batches and latents do to it changes sign and averages out. Three
+PARTS of the mean images are looked at, each for its *peak*, the highest local energy:
 
-- ``whole``: all of it. Among equal hospitals this is what attackers stand out in, large and soft stamps too; where
-  hospitals differ in labels or cameras, so do their mean images, by as much as a trigger does.
+- ``whole``: all of the deviation. Among equal hospitals this is what attackers stand out in, large and soft stamps too;
+  where hospitals differ in labels or cameras, so do their mean images, by as much as a trigger does.
 - ``sharp``: what is finer than BLUR. A mean over patients is smooth, whoever the patients are and whatever took the
   pictures; a stamp at one place keeps its edges. A hospital with a handful of images is a little sharper than others.
 - ``odd``: what changes sign when left and right are exchanged. Clients that train on each image and its mirror image
   (``gan.mirror``) want the same on both sides, whatever their images; a mark on one side does not. It needs no edge.
+
+Of ``sharp`` and ``odd`` a client is charged with what it has *more* of than the median client (GAINS), not with how far
+it is from it: honest images have next to none of either. Once colluders have begun to win, everybody's generator draws
+the mark; they want more of it, the honest less, and either is a deviation.
 
 Pure functions; sampling is the strategy's. Ours; related: discriminator-response probing of free-riders (Zhao et al.
 2022), comparison of generated images between clients for re-weighting (FedCAR, 2024).
@@ -18,7 +22,7 @@ Pure functions; sampling is the strategy's. Ours; related: discriminator-respons
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +34,6 @@ Means = npt.NDArray[np.float64]
 WINDOW = 20
 """Rounds of its own over which a client's deviation must persist. In trials weak marks (blended textures, colluders
 that have begun to win) stood apart over twenty rounds and not over ten."""
-SHORT = 10
-"""The same for ``defence.inspects = "whole"``, which is fed-inspect as it was before it looked at parts."""
 PLACE = 4
 """Side of the square, in pixels at 32 px, over which energy is averaged: about a small trigger."""
 BLUR = 1.0
@@ -47,9 +49,9 @@ def class_means(drawn: list[Images], labels: Labels) -> Means:
     return np.stack([[images[labels == k].mean(axis=0, dtype=np.float64) for k in classes] for images in drawn])
 
 
-def deviations(means: Means) -> Means:
-    """Each client's class means less the pixel-wise median over clients: colluders below half cannot move it far."""
-    return np.asarray(means - np.median(means, axis=0, keepdims=True), np.float64)
+def median_client(means: Means) -> Means:
+    """(1, classes, channels, size, size): the pixel-wise median; colluders below half cannot move it far."""
+    return np.asarray(np.median(means, axis=0, keepdims=True), np.float64)
 
 
 def sharp(means: Means) -> Means:
@@ -66,6 +68,8 @@ def odd(means: Means) -> Means:
 
 
 PARTS: dict[str, Callable[[Means], Means]] = {"whole": lambda means: means, "sharp": sharp, "odd": odd}
+GAINS = ("sharp", "odd")
+"""Parts that honest mean images have next to nothing of."""
 
 
 def parts(inspects: str, *, mirrored: bool) -> tuple[str, ...]:
@@ -74,21 +78,20 @@ def parts(inspects: str, *, mirrored: bool) -> tuple[str, ...]:
     return every if inspects == "all" else (inspects,)
 
 
-def window(inspects: str) -> int:
-    """Rounds remembered."""
-    return SHORT if inspects == "whole" else WINDOW
+def peak(means: Means, medians: Means, part: str = "whole") -> Vector:
+    """(clients,) the root of the highest local energy; units of the image range.
 
-
-def peak(history: Sequence[Means], part: str = "whole") -> Vector:
-    """(clients,) the root of the highest local energy of the mean deviation over ``history``; units of the image range.
-
-    0 for a client whose deviation averages out everywhere. ``history``: deviations of the last rounds, equal clients;
-    ``part``: which of PARTS of it.
+    ``means``: each client's class means, averaged over the rounds remembered of it; ``medians``: the median client's
+    over the same rounds (one for all, or one for each); ``part``: which of PARTS. Energy is that of the deviation, or
+    of GAINS what the client's has above the median client's; 0 for a client that has nothing of its own anywhere.
     """
     from scipy.ndimage import uniform_filter
 
-    persistent = np.asarray(np.mean(history, axis=0), np.float64)
-    energy = np.square(PARTS[part](persistent)).mean(axis=(1, 2))
+    deviation = PARTS[part](np.asarray(means - medians, np.float64))
+    energy = np.square(deviation)
+    if part in GAINS:
+        energy += 2 * PARTS[part](medians) * deviation
+    energy = energy.mean(axis=(1, 2))
     side = max(2, PLACE * energy.shape[-1] // 32)
     local = np.stack([uniform_filter(plane, side) for plane in energy])
     return np.asarray(np.sqrt(np.maximum(local, 0).max(axis=(1, 2))), np.float64)

@@ -20,13 +20,14 @@ from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Rule, Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
-from strategies.inspection import class_means, deviations, outstanding, parts, peak, window
+from strategies.inspection import WINDOW, class_means, median_client, outstanding, parts, peak
 from strategies.mixing import BUCKET, MIXINGS, mixed
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
 
-INSPECTED = 128
-"""Images that fed-inspect draws from each uploaded generator, on latents of the round's own."""
+INSPECTED = 16
+"""Images of each class that fed-inspect draws from each uploaded generator, on latents of the round's own; 64 give the
+same peaks to two digits, since all clients draw on the same latents."""
 INSPECTING_STEPS = 8
 """Denoising steps it takes for that: mean images need no fine ones."""
 
@@ -74,9 +75,9 @@ class FedInspect(FedDetect):
         gan = brief.config.gan
         self.quick = replace(brief.config, gan=replace(gan, denoising=min(gan.denoising, INSPECTING_STEPS)))
         self.channels, self.classes = data.channels, len(data.class_names)
-        self.labels = np.arange(INSPECTED) % self.classes
-        self.parts, self.window = parts(defence.inspects, mirrored=gan.mirror), window(defence.inspects)
-        self.seen: dict[int, list[np.ndarray]] = {}
+        self.labels = np.arange(INSPECTED * self.classes) % self.classes
+        self.parts = parts(defence.inspects, mirrored=gan.mirror)
+        self.seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
         evidence, told = self._evidence(number, fits), []
@@ -93,10 +94,12 @@ class FedInspect(FedDetect):
         drawn = {partition: images for partition, images in every.items() if np.isfinite(images).all()}
         if not drawn:
             return {}
-        for partition, deviation in zip(drawn, deviations(class_means(list(drawn.values()), self.labels)), strict=True):
-            self.seen[partition] = [*self.seen.get(partition, []), deviation[None]][-self.window :]
-        persistent = np.concatenate([np.mean(self.seen[p], axis=0) for p in drawn])
-        peaks = np.stack([peak([persistent], part) for part in self.parts], axis=1)
+        means = class_means(list(drawn.values()), self.labels)
+        median = median_client(means)[0]
+        for partition, own in zip(drawn, means, strict=True):
+            self.seen[partition] = [*self.seen.get(partition, []), (own, median)][-WINDOW:]
+        own, others = (np.stack([np.mean([r[i] for r in self.seen[p]], axis=0) for p in drawn]) for i in (0, 1))
+        peaks = np.stack([peak(own, others, part) for part in self.parts], axis=1)
         return dict(zip(drawn, map(float, outstanding(peaks)), strict=True))
 
     def _draw(self, fit: Fit, seed: int) -> Images:

@@ -30,17 +30,21 @@ def test_pyproject_holds_every_key_with_the_same_default() -> None:
     assert flatten(table["tool"]["flwr"]["app"]["config"]) == {key: default for key, default, _, _ in meanings()}
 
 
-def test_cells_of_the_time_before_fed_inspect_had_a_choice_are_those_that_read_the_whole() -> None:
-    plain = {"defence.name": "fed-inspect"}
-    digests = {
-        inspects: RunConfig.from_flat({**plain, "defence.inspects": inspects}).digest(seed=0, data="x")
-        for inspects in ("all", "sharp", "whole")
-    }
-    assert len(set(digests.values())) == 3
-    assert digests["whole"] == "d8bbc1beddc739a6017376d0", "as it was before there was the key"
-    assert digests["all"] == RunConfig.from_flat(plain).digest(seed=0, data="x")
-    others = [RunConfig.from_flat({"defence.inspects": inspects}).digest(seed=0, data="x") for inspects in digests]
+def test_what_fed_inspect_looks_at_and_its_version_name_its_cells_and_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def digests(**plain: str) -> list[str]:
+        return [
+            RunConfig.from_flat({**plain, "defence.inspects": inspects}).digest(seed=0, data="x")
+            for inspects in ("all", "sharp", "whole")
+        ]
+
+    now, others = digests(**{"defence.name": "fed-inspect"}), digests()
+    assert len(set(now)) == 3
     assert len(set(others)) == 1, "nobody else reads it"
+    monkeypatch.setattr("fedsec.config.INSPECTION", 1)
+    assert not set(digests(**{"defence.name": "fed-inspect"})) & set(now)
+    assert digests() == others
 
 
 def test_all_mistakes_come_at_once() -> None:

@@ -19,61 +19,67 @@ from strategies.inspection import (
     WINDOW,
     Means,
     class_means,
-    deviations,
+    median_client,
     odd,
     outstanding,
     parts,
     peak,
     sharp,
-    window,
 )
 
 RECORDED = Path(__file__).parents[2] / "docs/results/evidence"
 TRACES = json.loads((Path(__file__).parent / "peaks.json").read_text(encoding="utf-8"))
 
 
+def seen(rounds: list[Means], part: str = "whole") -> Vector:
+    """The peaks of clients that took part in all of these rounds."""
+    return peak(np.asarray(np.mean(rounds, axis=0)), np.asarray(np.mean([*map(median_client, rounds)], axis=0)), part)
+
+
 def federation(clients: int, attackers: int, strength: float, rounds: int = WINDOW, seed: int = 0) -> list[Means]:
-    """Smooth deviations of each client's own that change from round to round; attackers add a patch that stays."""
+    """Smooth means of each client's own that change from round to round; attackers add a patch that stays."""
     rng = np.random.default_rng(seed)
     history = []
     for _ in range(rounds):
         coarse = rng.normal(0, 0.1, (clients, 2, 3, 4, 4))
         means = np.asarray(np.kron(coarse, np.ones((8, 8))), np.float64)
         means[:attackers, ..., 27:31, 27:31] += strength
-        history.append(deviations(means))
+        history.append(means)
     return history
 
 
 @pytest.mark.parametrize(("clients", "attackers"), [(4, 1), (10, 1), (10, 4), (30, 9)])
 def test_a_patch_that_stays_stands_out_even_for_colluders_below_half(clients: int, attackers: int) -> None:
-    peaks = peak(federation(clients, attackers, 0.3))
+    peaks = seen(federation(clients, attackers, 0.3))
     assert peaks[:attackers].min() > 1.5 * peaks[attackers:].max()
 
 
 def test_what_changes_from_round_to_round_averages_out() -> None:
-    long, short = (np.median(peak(federation(10, 0, 0.0, rounds))) for rounds in (10, 1))
+    long, short = (np.median(seen(federation(10, 0, 0.0, rounds))) for rounds in (10, 1))
     assert long < short / 2
 
 
 def test_permuted_clients_get_permuted_peaks_and_equal_clients_none() -> None:
     history = federation(6, 1, 0.3)
     order = np.array([3, 0, 5, 1, 4, 2])
-    np.testing.assert_allclose(peak([row[order] for row in history]), peak(history)[order])
+    for part in PARTS:
+        np.testing.assert_allclose(seen([row[order] for row in history], part), seen(history, part)[order])
     same = np.broadcast_to(np.random.default_rng(0).normal(size=(1, 2, 3, 32, 32)), (4, 2, 3, 32, 32))
-    np.testing.assert_array_equal(peak([deviations(np.array(same))]), 0)
+    for part in PARTS:
+        np.testing.assert_array_equal(seen([np.array(same)], part), 0)
 
 
 def hospitals(clients: int, attackers: int, strength: float, rounds: int = WINDOW) -> list[Means]:
-    """Deviations of hospitals that differ: smooth, each its own, the same every round; attackers add a patch."""
+    """Means of hospitals that differ: smooth, each its own, the same every round; attackers add a patch."""
     own: Means = gaussian_filter(np.random.default_rng(1).normal(0, 6, (clients, 2, 3, 32, 32)), (0, 0, 0, 6, 6))
     own[:attackers, ..., 27:31, 27:31] += strength
-    return [deviations(own)] * rounds
+    return [own] * rounds
 
 
 @pytest.mark.parametrize(("clients", "attackers"), [(4, 1), (10, 3)])
 def test_a_patch_stands_out_of_hospitals_that_differ_in_the_sharp_part_alone(clients: int, attackers: int) -> None:
     history = hospitals(clients, attackers, 0.3)
-    whole, fine = peak(history, "whole"), peak(history, "sharp")
+    whole, fine = seen(history, "whole"), seen(history, "sharp")
     assert whole[:attackers].min() < 1.5 * whole[attackers:].max(), "or the hospitals would be alike"
     assert fine[:attackers].min() > 2 * fine[attackers:].max()
     told = outstanding(np.stack([whole, fine], axis=1))
@@ -87,7 +93,18 @@ def test_the_sharp_part_is_linear_and_has_nothing_of_flat_images_at_any_size() -
     np.testing.assert_allclose(sharp(np.full((1, 1, 1, 64, 64), 0.7)), 0, atol=1e-12)
     small = hospitals(4, 1, 0.3)
     large = [row.repeat(2, axis=-1).repeat(2, axis=-2) for row in small]
-    np.testing.assert_allclose(peak(large, "sharp"), peak(small, "sharp"), rtol=0.2)
+    assert seen(large, "sharp")[0] == pytest.approx(seen(small, "sharp")[0], rel=0.2)
+
+
+@pytest.mark.parametrize("part", ["sharp", "odd"])
+def test_when_everybody_draws_the_mark_who_wants_more_of_it_stands_out_and_not_who_wants_less(part: str) -> None:
+    """Ten alike: the model has learnt a patch; three add to it, four take as much off, three leave it alone."""
+    means = np.zeros((10, 1, 3, 32, 32))
+    means[:, ..., 27:31, 27:31] = 0.5 + np.array([0.2] * 3 + [0.0] * 3 + [-0.2] * 4)[:, None, None, None, None]
+    from_it = np.square(means - median_client(means)).max(axis=(1, 2, 3, 4))
+    assert from_it[0] == pytest.approx(from_it[-1], rel=0.3), "how far tells nobody apart"
+    peaks = seen([means], part)
+    assert peaks[:3].min() > 3 * peaks[3:].max()
 
 
 def test_outstanding_is_a_ratio_to_the_median_client() -> None:
@@ -102,11 +119,11 @@ def test_the_odd_part_is_what_left_and_right_do_not_share() -> None:
     """Soft and large, so that nothing is sharp: hospitals that differ and train on mirror images are even."""
     own = hospitals(4, 0, 0.0)[0]
     even = (own + own[..., ::-1]) / 2
-    np.testing.assert_array_equal(peak([even], "odd"), 0)
+    np.testing.assert_array_equal(seen([even], "odd"), 0)
     stain = gaussian_filter(np.eye(32)[28][:, None] * np.eye(32)[28], 4)
     stained = even.copy()
     stained[0] += 0.3 * stain / stain.max()
-    found = {part: peak([deviations(stained)], part) for part in PARTS}
+    found = {part: seen([stained], part) for part in PARTS}
     assert found["odd"][0] > 3 * found["odd"][1:].max()
     assert found["whole"][0] < 2 * found["whole"][1:].max()
     np.testing.assert_allclose(odd(stained), -odd(stained[..., ::-1]))
@@ -117,7 +134,6 @@ def test_what_can_be_inspected_is_what_the_configuration_names() -> None:
     assert parts("all", mirrored=True) == tuple(PARTS)
     assert "odd" not in parts("all", mirrored=False)
     assert parts("sharp", mirrored=True) == ("sharp",)
-    assert window("whole") == 10, "as committed cells were made"
     with pytest.raises(ConfigError, match=r"'odd' needs gan\.mirror"):
         RunConfig.from_flat({"defence.name": "fed-inspect", "defence.inspects": "odd", "gan.mirror": False})
 
