@@ -88,8 +88,8 @@ class Server:
         crossed = np.array([[doubt(critic, images, self.labels) for critic in critics] for images in drawn])
         others = (crossed.sum(axis=1) - np.diag(crossed)) / (COUNT - 1)
         looked = parts("all", mirrored=self.config.gan.mirror)
-        own, others = (np.mean(self.seen[name], axis=0) for name in ("images", "medians"))
-        peaks = np.stack([peak(own, others, part) for part in looked], axis=1)
+        own, median = (np.mean(self.seen[name], axis=0) for name in ("images", "medians"))
+        peaks = np.stack([peak(own, median, part) for part in looked], axis=1)
         return {
             **{part: np.log(values) for part, values in zip(looked, peaks.T, strict=True)},
             "all": np.log(outstanding(peaks)),

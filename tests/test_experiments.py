@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from experiments import evidence, inversion, ladder, membership
 from experiments.readings import table
+from fedsec.config import RunConfig
+from fedsec.datasets import load
 from fedsec.errors import RunError
 from fedsec.experiment import read_experiment
 from fedsec.images import to_images
 from fedsec.matrix import read_matrix
+from fedsec.metrics.features import Extractor
 from fedsec.models.shadows import Regime
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import check_promises
@@ -70,6 +74,18 @@ def test_the_trial_of_readings_says_how_many_honest_deviations_the_attacker_stan
     assert set(found) == {"patch", "unseen"}, "only rounds that were run"
     assert all(float(cell.strip(" |")) > 5 for cell in found["patch"])
     assert all(float(cell.strip(" |")) < 3 for cell in found["unseen"])
+
+
+def test_the_trial_of_readings_reads_every_client_every_round() -> None:
+    config = RunConfig.from_flat({"data.count": 200, "split.clients": evidence.COUNT, "train.steps": 1})
+    data, flat = load(config.data), torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, stride=8), torch.nn.Flatten())
+    extractor = Extractor("frechet-domain", flat, np.array(()), np.array(()), 64)
+    rounds = evidence.federation(config, data, extractor, 2, lambda line: None)
+    assert len(rounds) == 2
+    for readings in rounds:
+        assert {"whole", "sharp", "odd", "all", "features", "spectrum", "labels", "cross", "drop"} == set(readings)
+        assert {len(values) for values in readings.values()} == {evidence.COUNT}
+    assert rounds[0]["all"] != rounds[1]["all"]
 
 
 def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
