@@ -79,7 +79,7 @@ def test_the_trial_of_readings_says_how_many_honest_deviations_the_attacker_stan
 def test_the_trial_of_readings_reads_every_client_every_round() -> None:
     config = RunConfig.from_flat({"data.count": 200, "split.clients": evidence.COUNT, "train.steps": 1})
     data, flat = load(config.data), torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, stride=8), torch.nn.Flatten())
-    extractor = Extractor("frechet-domain", flat, np.array(()), np.array(()), 64)
+    extractor = Extractor("frechet-domain", flat, np.array(0.0), np.array(1.0), 64)
     rounds = evidence.federation(config, data, extractor, 2, lambda line: None)
     assert len(rounds) == 2
     for readings in rounds:
