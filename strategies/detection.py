@@ -162,9 +162,9 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     1. Losses, as ``READINGS[rule.reading]`` reads them. A non-finite one, or one beyond ABSURD, is a violation: flagged
        and counted in any round, weight 0 this round, kept out of everything below. The others become relative to the
        clients' median.
-    2. Forest, from a client's fifth round on: averages over its last WINDOW go to ``calibration.isolate``, whose
-       threshold holds ``false_flags`` a client-round; only high values, fewer than n//2 clients, none when they are
-       equal. A client that is away is given the allowance its absence calls for.
+    2. Forest, from a client's fifth round on: averages over its last ``reading.rounds`` go to
+        ``calibration.isolate``, whose threshold holds ``false_flags`` a client-round; only high values, fewer than n//2
+        clients, none when they are equal. A client that is away is given the allowance its absence calls for.
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
        compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
@@ -181,7 +181,7 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     away = _away(standing)
     judged = {
         i: value / reading.absence if away[i] and value > 0 else value
-        for i, value in enumerate(smoothed(history, now))
+        for i, value in enumerate(smoothed(history, now, reading.rounds))
         if value is not None
     }
     isolation = isolate(

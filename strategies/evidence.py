@@ -26,7 +26,7 @@ History = tuple[tuple[float, ...], ...]
 ABSURD = 1e6
 """|loss| beyond it is a violation: float16 ends at 65 504, cross-entropy near 1e2, a runaway critic near 1e4."""
 WINDOW = 10
-"""Rounds of its own that a client's relative value is averaged over."""
+"""Rounds of its own that are remembered of a client, and its relative value is averaged over."""
 FEW_ROUNDS = 5
 """A client with fewer usable rounds is not judged."""
 
@@ -39,7 +39,8 @@ class Reading:
     in round 1, 2, ... ``one_round``: bound on one round's relative value, so that a single spike moves the mean of
     WINDOW rounds by about one honest deviation. ``absence``: what a client's suspicious value is divided by while it is
     away, that is, has all but lost its weight. ``closest``: the part of ``spread`` below which no measured one is
-    believed, for readings whose honest values are mostly close and now and then not.
+    believed, for readings whose honest values are mostly close and now and then not. ``rounds``: how many of a client's
+    last the relative value is averaged over.
     """
 
     of: Callable[[Mapping[str, float]], float]
@@ -48,6 +49,7 @@ class Reading:
     one_round: float
     absence: float
     closest: float = 0.0
+    rounds: int = WINDOW
 
 
 def signed_log(loss: float) -> float:
@@ -93,7 +95,13 @@ READINGS: dict[str, Reading] = {
     "mean": _level("g-loss"),
     "last": _level("g-loss-last"),
     "peak": Reading(
-        _told("peak"), lambda value: math.log(max(value, 1e-6)), lambda number: PEAK_SPREAD, 2.0, 1.0, PEAK_CLOSEST
+        _told("peak"),
+        lambda value: math.log(max(value, 1e-6)),
+        lambda number: PEAK_SPREAD,
+        2.0,
+        1.0,
+        PEAK_CLOSEST,
+        FEW_ROUNDS,  # it is of many rounds already; averaged over ten more it came three rounds later
     ),
 }
 
@@ -123,9 +131,9 @@ def remembered(history: History, now: Sequence[float | None]) -> History:
     return tuple(row if here is None else (*row, here)[-WINDOW:] for row, here in zip(before, now, strict=True))
 
 
-def smoothed(history: History, now: Sequence[float | None]) -> list[float | None]:
-    """Mean over what is remembered, for clients with a usable value now and FEW_ROUNDS of them in all."""
+def smoothed(history: History, now: Sequence[float | None], rounds: int = WINDOW) -> list[float | None]:
+    """Mean over the last ``rounds``, for clients with a usable value now and FEW_ROUNDS of them in all."""
     return [
-        math.fsum(row) / len(row) if here is not None and len(row) >= FEW_ROUNDS else None
+        math.fsum(row[-rounds:]) / len(row[-rounds:]) if here is not None and len(row) >= FEW_ROUNDS else None
         for row, here in zip(history, now, strict=True)
     ]
