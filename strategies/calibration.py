@@ -82,11 +82,10 @@ def spread_at(number: int) -> float:
     return SPREAD * math.sqrt(min(max(number, DRIFT[0]), DRIFT[1]) / 30)
 
 
-def isolate(values: Vector, false_flags: float, spread: float = SPREAD, closest: float = 0.0) -> Isolation:
+def isolate(values: Vector, false_flags: float, spread: float = SPREAD) -> Isolation:
     """Flag the clients whose value a forest isolates from those below sooner than it would honest clients.
 
-    ``values``: (n,) finite, higher = more suspicious; honest ones have about the standard deviation ``spread``. The
-    clients of the round may show a smaller one, but none below ``closest`` times it is believed.
+    ``values``: (n,) finite, higher = more suspicious; honest ones have about the standard deviation ``spread``.
     Ranks k = 1 .. n//2 - 1 are tested from the top; when the k-th highest stands apart, it and all above it are
     flagged, so at most n//2 - 1 are (the paper's gate; where ties would flag more, nobody is). Guarantee: over honest
     clients drawn from a null, the expected share of flagged clients is at most ``false_flags`` up to Monte Carlo error;
@@ -98,7 +97,7 @@ def isolate(values: Vector, false_flags: float, spread: float = SPREAD, closest:
     limits = thresholds(n, false_flags)
     rows = np.sort(values / spread)[None, :]
     ranks = range(1, len(limits.depth) + 1)
-    margin = np.array([limits.depth[k - 1] / _depth(rows, k, limits.scale[k - 1], closest)[0] for k in ranks])
+    margin = np.array([limits.depth[k - 1] / _depth(rows, k, limits.scale[k - 1])[0] for k in ranks])
     lowest_first = np.maximum.accumulate(margin[::-1])
     tested = rows[0, -len(margin) :]
     place = np.searchsorted(tested, values / spread, side="right")
@@ -149,10 +148,10 @@ def _squares(below: Vector) -> Vector:
     return total
 
 
-def _depth(rows: Vector, rank: int, scale: float, closest: float = 0.0) -> Vector:
+def _depth(rows: Vector, rank: int, scale: float) -> Vector:
     """(draws, n) ascending, in measured spreads -> (draws,) depth of the rank-th highest among those below it."""
     below, x = rows[:, :-rank], rows[:, -rank, None]
-    spread = np.maximum(closest, np.sqrt((PRIOR + scale * _squares(below)) / (PRIOR + below.shape[1] - 1)))
+    spread = np.sqrt((PRIOR + scale * _squares(below)) / (PRIOR + below.shape[1] - 1))
     references = np.median(rows, axis=1)[:, None] + spread[:, None] * REFERENCES
     points = np.sort(np.concatenate([below, references], axis=1), axis=1)
     points = np.minimum(points, x)  # a reference above x makes it ordinary: one more cut each

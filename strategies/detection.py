@@ -188,7 +188,6 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
         np.array(list(judged.values()), dtype=np.float64),
         rule.false_flags,
         reading.spread(standing.round + 1),
-        reading.closest,
     )
     active = standing.round >= rule.warmup
     flagged, suspicion = [bool(v) for v in violations], [CERTAIN if v else 0.0 for v in violations]

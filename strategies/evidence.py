@@ -38,9 +38,8 @@ class Reading:
     ``of(metrics)``: the number reported. ``scale``: from that number to where honest clients differ by about ``spread``
     in round 1, 2, ... ``one_round``: bound on one round's relative value, so that a single spike moves the mean of
     WINDOW rounds by about one honest deviation. ``absence``: what a client's suspicious value is divided by while it is
-    away, that is, has all but lost its weight. ``closest``: the part of ``spread`` below which no measured one is
-    believed, for readings whose honest values are mostly close and now and then not. ``rounds``: how many of a client's
-    last the relative value is averaged over.
+    away, that is, has all but lost its weight. ``rounds``: how many of a client's last the relative value is averaged
+    over.
     """
 
     of: Callable[[Mapping[str, float]], float]
@@ -48,7 +47,6 @@ class Reading:
     spread: Callable[[int], float]
     one_round: float
     absence: float
-    closest: float = 0.0
     rounds: int = WINDOW
 
 
@@ -86,9 +84,6 @@ exclusion proves itself right. Ten to thirty rounds after they were excluded, re
 0.18 more than the others, attackers by 0.36 to 0.62."""
 PEAK_SPREAD = 0.3
 """Standard deviation of the logarithm of honest clients' peaks (``strategies.inspection``)."""
-PEAK_CLOSEST = 0.9
-"""Of 26 recorded honest clients of equal hospitals most stood within 0.2 of the median and two at 0.7 for ten rounds:
-of a hundred such, 2 % were flagged while the measured spread was believed, none since. Four clients never show less."""
 READINGS: dict[str, Reading] = {
     "drop": Reading(drop, float, lambda number: DROP_SPREAD, 0.3, DROP_ABSENCE),
     "first": _level("g-loss-first"),
@@ -100,7 +95,6 @@ READINGS: dict[str, Reading] = {
         lambda number: PEAK_SPREAD,
         2.0,
         1.0,
-        PEAK_CLOSEST,
         FEW_ROUNDS,  # it is of many rounds already; averaged over ten more it came three rounds later
     ),
 }

@@ -91,14 +91,3 @@ def test_equal_values_flag_nobody(n: int) -> None:
 
 def test_ties_at_the_top_never_pass_the_gate() -> None:
     assert not any(isolate(np.array([0.0, 0.01, 1.0, 1.0]), 0.01).flagged)
-
-
-def test_a_spread_below_the_closest_is_not_believed_and_four_clients_never_show_one() -> None:
-    rng = stream(1, "closest")
-    crowd = np.concatenate([0.3 * SPREAD * rng.standard_normal(99), [2.4 * SPREAD]])
-    assert isolate(crowd, 0.01).flagged[-1]
-    assert not any(isolate(crowd, 0.01, closest=0.9).flagged)
-    far = np.concatenate([crowd[:-1], [6 * SPREAD]])
-    assert isolate(far, 0.01, closest=0.9).flagged == (*(False,) * 99, True)
-    few = np.array([0.0, 0.01, -0.01, 2.4]) * SPREAD
-    assert isolate(few, 0.01) == isolate(few, 0.01, closest=0.9)
