@@ -96,8 +96,8 @@ class FedInspect(FedDetect):
             return {}
         means = class_means(list(drawn.values()), self.labels)
         median = median_client(means)[0]
-        for partition, own in zip(drawn, means, strict=True):
-            self.seen[partition] = [*self.seen.get(partition, []), (own, median)][-WINDOW:]
+        for partition, mean in zip(drawn, means, strict=True):
+            self.seen[partition] = [*self.seen.get(partition, []), (mean, median)][-WINDOW:]
         own, others = (np.stack([np.mean([r[i] for r in self.seen[p]], axis=0) for p in drawn]) for i in (0, 1))
         peaks = np.stack([peak(own, others, part) for part in self.parts], axis=1)
         return dict(zip(drawn, map(float, outstanding(peaks)), strict=True))
