@@ -163,8 +163,8 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
        and counted in any round, weight 0 this round, kept out of everything below. The others become relative to the
        clients' median.
     2. Forest, from a client's fifth round on: averages over its last ``reading.rounds`` go to
-        ``calibration.isolate``, whose threshold holds ``false_flags`` a client-round; only high values, fewer than n//2
-        clients, none when they are equal. A client that is away is given the allowance its absence calls for.
+       ``calibration.isolate``, whose threshold holds ``false_flags`` a client-round; only high values, fewer than n//2
+       clients, none when they are equal. A client that is away is given the allowance its absence calls for.
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
        compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
