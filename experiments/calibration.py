@@ -236,9 +236,9 @@ def _rule_of(header: Header, arm: str, inspects: str) -> str | None:
 
 
 def _inspected(header: Header, arm: str, inspects: str) -> bool:
-    """Whether fed-inspect looked at that. Runs of before there was a choice lack the key and read the whole."""
+    """Whether fed-inspect looked at that. Runs of before there was a choice lack the key and are of another rule."""
     merged = {**header.config, **overrides(header, arm)}
-    return merged.get("defence.name") == "fed-inspect" and merged.get("defence.inspects", "whole") == inspects
+    return merged.get("defence.name") == "fed-inspect" and merged.get("defence.inspects") == inspects
 
 
 def _range(rates: Sequence[float]) -> str:

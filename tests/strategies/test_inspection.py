@@ -187,10 +187,10 @@ def test_recorded_hospitals_that_differ_do_not_hide_the_attacker_and_none_of_the
 
 def test_a_peak_which_is_of_many_rounds_already_is_judged_by_its_last_five_and_a_loss_by_its_last_ten() -> None:
     """Nine quiet rounds, then the first of ten stands out for good."""
-    quiet, out = [1.0] * 10, [5.0, *[1.0] * 9]
+    quiet, out = [1.0] * 10, [3.0, *[1.0] * 9]
     flags, _ = replayed([quiet] * 9 + [out] * 6)
     assert not flags[:9].any()
-    assert flags[13, 0], "five rounds on"
+    assert flags[13, 0], "five rounds on; over ten it would be eight"
     assert READINGS["peak"].rounds == FEW_ROUNDS
     assert {READINGS[name].rounds for name in set(READINGS) - {"peak"}} == {10}
     assert smoothed(((0.0,) * 5 + (1.0,) * 5,), (1.0,), FEW_ROUNDS) == [1.0]
