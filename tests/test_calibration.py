@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.calibration import RULES as CALIBRATED
-from experiments.calibration import SERIES, Pool, Trace, check, pool_of, rates, replay, replayed, scenario, shuffled
+from experiments.calibration import check, judged, replayed
+from experiments.scenarios import FALSE, SERIES, Pool, Trace, pool_of, rates, replay, scenario, shuffled
+from experiments.scenarios import RULES as CALIBRATED
 from fedsec.errors import RunError
 from fedsec.seeds import stream
 from strategies.evidence import signed_log
@@ -73,6 +74,28 @@ def test_far_attackers_are_told_apart_and_none_is_found_where_none_stands_out(na
     assert near["flags"] < 0.2
     assert 0.2 < near["auc"] < 0.8
     assert rates(made_up(0.6), 10, 0, name, 4)["false flags"] < 0.02
+
+
+def test_a_roc_rises_from_the_rarest_false_flag_to_all_of_them() -> None:
+    found = rates(made_up(0.002), 10, 1, "fed-inspect", 4)
+    curve = found["roc"]
+    assert len(curve) == len(FALSE)
+    assert curve == sorted(curve)
+    assert curve[-1] == 1
+    assert curve[0] < 1, "a faint attacker is not told apart at one false flag in a thousand"
+    assert rates(made_up(0.6), 10, 1, "fed-inspect", 4)["roc"][0] == 1
+
+
+def test_every_case_is_judged_once_and_fewer_scenarios_of_more_clients() -> None:
+    rows = list(judged(made_up(0.6), ["fed-inspect"], {4, 10}, 30))
+    cases = [(row["attackers"], row["clients"], row["lying"]) for row in rows]
+    assert cases == [
+        (0, 4, False), (1, 4, False), (1, 4, True),
+        (0, 10, False), (1, 10, False), (1, 10, True), (3, 10, False), (3, 10, True),
+    ]  # fmt: skip
+    assert {row["scenarios"] for row in rows if row["clients"] == 4} == {30}
+    assert {row["scenarios"] for row in rows if row["clients"] == 10} == {12}
+    assert "flags" not in rows[0], "nobody attacks"
 
 
 def test_lies_blind_what_reads_losses_and_not_what_looks_at_drawings() -> None:
