@@ -1,0 +1,79 @@
+"""Tables of docs/results are what their commands print from the files that are kept beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.heat import tables
+from experiments.table import DEFAULT
+from experiments.table import table as scores
+from fedsec.matrix import read_matrix
+from fedsec.matrix_run import standings
+from fedsec.metrics.intervals import mean_interval
+
+PROJECT = Path(__file__).parents[1]
+RESULTS, DATA = PROJECT / "docs/results", PROJECT.parent / "shared/data"
+UTILITY = ",".join(f"{kind}-auc-{count}" for count in (10, 25, 100) for kind in ("real", "utility"))
+QUALITY = "frechet-domain,kid,precision,recall,spread,trigger-rate,trigger-strength"
+SEEDS = tuple(f"one-image-seed-{seed}" for seed in range(3))
+CHEST = ("data.modality=chest", "data.grouping=classes", "gan.mirror=false")
+
+
+@pytest.mark.parametrize(("page", "metrics"), [("isic", DEFAULT), ("isic", UTILITY), ("sweep", QUALITY)])
+def test_score_tables(page: str, metrics: str) -> None:
+    kept = json.loads((RESULTS / page / "results.json").read_text(encoding="utf-8"))
+    assert scores(kept, metrics.split(",")) in (RESULTS / f"{page}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "profile", "source", "settings"),
+    [
+        ("isic/tables", "core", "isic/class2", ()),
+        ("isic/tables-skewed", "skewed", "isic/class2", ()),
+        ("chestx/tables", "core", "chestx/chest_xray", CHEST),
+    ],
+)
+def test_matrix_tables(name: str, profile: str, source: str, settings: tuple[str, ...]) -> None:
+    if not (DATA / source).is_dir():
+        pytest.skip(f"needs shared/data/{source} beside the project: a cell is known by its images, too")
+    page = RESULTS / f"matrix/{name}.md"
+    matrix = read_matrix(PROJECT / "experiments/matrix.toml", profile, [f"data.source={DATA / source}", *settings])
+    for split in matrix.splits:
+        board = standings(matrix, split, page.parent)
+        if board.record.finished():
+            assert "\n".join(tables(board)) in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("attack", "files"),
+    [
+        ("prior", SEEDS),
+        ("released", ("one-image-released",)),
+        ("bn-update", SEEDS),
+        ("bn-only", SEEDS),
+        ("row-space", SEEDS),
+        ("prior", ("one-image-224px",)),
+        ("released", ("one-image-224px",)),
+        ("bn-update", ("one-image-224px",)),
+        ("row-space", ("one-image-224px",)),
+    ],
+)
+def test_leakage_rows(attack: str, files: tuple[str, ...]) -> None:
+    rows = []
+    for file in files:
+        kept = json.loads((RESULTS / f"leakage/{file}.json").read_text(encoding="utf-8"))
+        rows += [row for key, row in kept.items() if key.rsplit(" ", 1)[0] == attack]
+    page = (RESULTS / "leakage.md").read_text(encoding="utf-8").replace("*", "").splitlines()
+    lines = [line for line in page if line.replace("`", "").startswith(f"| {attack} |") and f"| {len(rows)} " in line]
+    assert lines, f"no line says that {attack} was run at {len(rows)} sites"
+    said = [spread([row[key] for row in rows], digits) for key, digits in (("psnr", 1), ("ssim", 2), ("rdlv", 2))]
+    assert any(all(text in line for text in said) for line in lines), (said, lines)
+
+
+def spread(values: list[float], digits: int) -> str:
+    found = mean_interval(values)
+    mean, low, high = (f"{round(value, digits) + 0.0:.{digits}f}" for value in (found.mean, found.low, found.high))
+    return f"{mean} ({low} to {high})"
