@@ -87,7 +87,11 @@ def _range(rates: Sequence[float]) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-CASES = ((4, 0), (4, 1), (10, 0), (10, 1), (10, 3), (30, 0), (30, 3), (30, 9), (100, 0), (100, 10), (100, 30))
+CASES = tuple(
+    (clients, attackers)
+    for clients, some in ((4, (1,)), (10, (1, 3)), (30, (1, 3, 9)), (100, (1, 10, 30)))
+    for attackers in (0, *some)
+)
 
 
 CASE = ("rule", "clients", "attackers", "lying")
@@ -99,9 +103,9 @@ def judged(pool: Pool, names: Sequence[str], sizes: Collection[int], scenarios: 
     """Each rule on each case of CASES with ``sizes`` clients: fewer scenarios of more clients, and a tenth of them for
     the two rules that grow a forest each round."""
     for name in names:
-        count = max(5, scenarios // 10) if name in ("released", "paper") else scenarios
+        count = scenarios // 10 if name in ("released", "paper") else scenarios
         for clients, attackers in (case for case in CASES if case[0] in sizes):
-            drawn = max(5, count * 4 // clients)
+            drawn = max(10, count * 4 // clients)
             for lying in (False, True) if attackers else (False,):
                 found = rates(pool, clients, attackers, name, drawn, lying=lying)
                 case = dict(zip(CASE, (name, clients, attackers, lying), strict=True))
@@ -131,7 +135,8 @@ def main() -> None:
         return
     peaks = any(np.isfinite(trace.values[:, 3]).all() for trace in pool.honest)
     names = [name for name in options.rules.split(",") if peaks or name != "fed-inspect"]
-    told = f"{len(pool.honest)} honest and {len(pool.malicious)} malicious traces of {options.rounds} rounds"
+    guilty = " and ".join(f"{len(traces)} of {number} attacking" for number, traces in sorted(pool.malicious.items()))
+    told = f"traces of {options.rounds} rounds: {len(pool.honest)} honest, {guilty or 'none'}"
     print(told + ("" if peaks else "; fed-inspect did not look") + "\n")
     print("| rule | attackers of clients | tell | false flags | true flags | AUC | share left |")
     print("|---|---|---|---|---|---|---|")

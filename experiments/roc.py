@@ -52,8 +52,12 @@ def _cells(rows: Sequence[Row], attackers: int, target: bool) -> list[str]:
         false,
         _bold(true, met),
         _pair([f"{row['auc']:.2f}" for row in rows]),
-        _pair([f"{row['share']:.2g}" for row in rows]),
+        _pair([_share(row) for row in rows]),
     ]
+
+
+def _share(row: Row) -> str:
+    return f"{row['share']:.2g}" + (f" ({row['printed']:.2g})" if "printed" in row else "")
 
 
 def _pair(texts: Sequence[str], unit: str = "") -> str:

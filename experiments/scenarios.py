@@ -2,9 +2,10 @@
 
 A run's clients, while all weigh the same, give *traces*: over rounds, how far each loss a client reports (and the peak
 of what its generator draws, where fed-inspect looked) stands from the median of the honest ones. Honest and malicious
-traces form two pools. A scenario draws n - k of the first and k of the second with replacement, puts each back on one
-recorded median, and swaps what a client differs by from its own ten-round mean between neighbouring rounds, so that no
-two copies are equal. Liars report the honest median. Each rule then judges the scenario round by round.
+traces form two pools, the malicious by how many attacked together. A scenario draws n - k of the first and k of the
+second (of the recorded number nearest to k) with replacement, puts each back on one recorded median, and swaps what a
+client differs by from its own ten-round mean between neighbouring rounds, so that no two copies are equal. Liars report
+the honest median. Each rule then judges the scenario round by round.
 
 Not modelled: what a weight does to its client's loss.
 """
@@ -53,11 +54,18 @@ class Trace:
 
 @dataclass(frozen=True)
 class Pool:
-    """Recorded clients of one kind of federation. ``medians``: (rounds, series) of each cell."""
+    """Recorded clients of one kind of federation. ``malicious``: by how many attacked together; ``medians``: (rounds,
+    series) of each cell."""
 
     honest: tuple[Trace, ...]
-    malicious: tuple[Trace, ...]
+    malicious: dict[int, tuple[Trace, ...]]
     medians: tuple[Vector, ...]
+
+    def attackers(self, count: int) -> tuple[Trace, ...]:
+        """Those of the recorded number that is nearest to ``count``: what one attacker does alone is not what each of
+        several does."""
+        recorded = min(self.malicious, key=lambda number: abs(math.log(number / count)))
+        return self.malicious[recorded]
 
 
 def series_of(row: RoundRow) -> dict[int, list[float]]:
@@ -95,7 +103,7 @@ def traces_of(header: Header, arm: str, cell: Cell) -> Iterator[tuple[int, Vecto
 def pool_of(folders: Sequence[Path], rounds: int) -> Pool:
     """Every client of every finished cell with ``rounds`` rounds of equal weights; equal traces count once."""
     honest: dict[bytes, Trace] = {}
-    malicious: dict[bytes, Trace] = {}
+    malicious: dict[int, dict[bytes, Trace]] = {}
     medians: dict[bytes, Vector] = {}
     for folder in folders:
         record = read(folder)
@@ -105,18 +113,20 @@ def pool_of(folders: Sequence[Path], rounds: int) -> Pool:
                 if len(values) < rounds or np.isnan(values[:rounds, :3]).any():
                     continue
                 kept = np.array(values[:rounds])
-                chosen = malicious if partition in its.malicious else honest
-                chosen[kept.tobytes()] = Trace(kept)
+                together = malicious.setdefault(len(its.malicious), {}) if partition in its.malicious else honest
+                together[kept.tobytes()] = Trace(kept)
                 medians[middle[:rounds].tobytes()] = np.array(middle[:rounds])
     if not honest:
         raise RunError(f"no finished cell of {', '.join(map(str, folders))} kept equal weights for {rounds} rounds")
-    return Pool(tuple(honest.values()), tuple(malicious.values()), tuple(medians.values()))
+    guilty = {number: tuple(traces.values()) for number, traces in malicious.items()}
+    return Pool(tuple(honest.values()), guilty, tuple(medians.values()))
 
 
 def scenario(pool: Pool, clients: int, attackers: int, rng: np.random.Generator, *, lying: bool) -> Vector:
     """(rounds, clients, series): what each client reports, attackers first; losses in their own unit."""
     middle = pool.medians[int(rng.integers(len(pool.medians)))]
-    drawn = [pool.malicious[int(i)] for i in rng.integers(len(pool.malicious) or 1, size=attackers)]
+    guilty = pool.attackers(attackers) if attackers else ()
+    drawn = [guilty[int(i)] for i in rng.integers(len(guilty) or 1, size=attackers)]
     drawn += [pool.honest[int(i)] for i in rng.integers(len(pool.honest), size=clients - attackers)]
     values = np.stack([shuffled(trace.values, rng) for trace in drawn], axis=1)
     if lying:
@@ -152,14 +162,18 @@ def rates(
     pool: Pool, clients: int, attackers: int, name: str, scenarios: int, *, lying: bool = False
 ) -> dict[str, Any]:
     """Flag rates after the warm-up, ROC over client-rounds (``roc``: true flags at the FALSE rates), and what the
-    attackers weigh at the end, as parts of a fair share."""
-    flags, suspicion, shares = [], [], []
+    attackers weigh at the end, as parts of a fair share; of ``released`` also under ``paper``, whose flags are the same
+    (``printed``)."""
+    flags, suspicion, shares, printed = [], [], [], []
+    fair = clients / max(1, attackers)
     for seed in range(scenarios):
         rng = stream(seed, "scenario", clients, attackers, int(lying))
         raised, suspected, weights = replay(scenario(pool, clients, attackers, rng, lying=lying), RULES[name])
         flags.append(raised[WARMUP:])
         suspicion.append(suspected[WARMUP:])
-        shares.append(weights[:attackers].sum() * clients / max(1, attackers))
+        shares.append(weights[:attackers].sum() * fair)
+        decayed = RULES[name].decay ** raised.sum(axis=0)
+        printed.append(decayed[:attackers].sum() / decayed.sum() * fair)
     raised, suspected = np.stack(flags), np.stack(suspicion)
     found: dict[str, Any] = {"false flags": float(raised[..., attackers:].mean())}
     if attackers:
@@ -171,6 +185,8 @@ def rates(
             "share": float(np.mean(shares)),
             "roc": [float(true[np.searchsorted(false, rate, side="right") - 1]) for rate in FALSE],
         }
+        if name == "released":
+            found["printed"] = float(np.mean(printed))
     return found
 
 

@@ -28,17 +28,17 @@ def made_up(gap: float, *, clients: int = 12, rounds: int = 40) -> Pool:
         return Trace(values)
 
     middle = np.tile(np.array([1.0, 1.0, 1.0, -2.0]), (rounds, 1))
-    return Pool(tuple(trace(0.0) for _ in range(clients)), tuple(trace(gap) for _ in range(3)), (middle,))
+    return Pool(tuple(trace(0.0) for _ in range(clients)), {1: tuple(trace(gap) for _ in range(3))}, (middle,))
 
 
 def test_recorded_runs_give_honest_and_malicious_clients_once_each() -> None:
     pool = pool_of([ISIC], 60)
-    assert len(pool.malicious) == 3
+    assert {number: len(traces) for number, traces in pool.malicious.items()} == {1: 3}
     assert len(pool.honest) > 20
     assert len({trace.values.tobytes() for trace in pool.honest}) == len(pool.honest)
     late = np.array([trace.values[40:, 2].mean() - trace.values[40:, 0].mean() for trace in pool.honest])
     assert abs(np.median(late)) < 0.03, "honest clients drop as the median does"
-    caught = [trace.values[40:, 2].mean() - trace.values[40:, 0].mean() for trace in pool.malicious]
+    caught = [trace.values[40:, 2].mean() - trace.values[40:, 0].mean() for trace in pool.malicious[1]]
     assert min(caught) > late.max(), "attackers more than every honest one"
 
 
@@ -96,6 +96,21 @@ def test_every_case_is_judged_once_and_fewer_scenarios_of_more_clients() -> None
     assert {row["scenarios"] for row in rows if row["clients"] == 4} == {30}
     assert {row["scenarios"] for row in rows if row["clients"] == 10} == {12}
     assert "flags" not in rows[0], "nobody attacks"
+
+
+def test_the_printed_rule_decays_by_the_flags_of_the_released_one() -> None:
+    pool = made_up(0.6)
+    table = scenario(pool, 4, 1, stream(0, "scenario", 4, 1, 0), lying=False)
+    weights = replay(table, CALIBRATED["paper"])[2]
+    assert rates(pool, 4, 1, "released", 1)["printed"] == pytest.approx(4 * weights[0])
+    assert rates(pool, 4, 1, "released", 1)["share"] != pytest.approx(4 * weights[0])
+
+
+def test_an_attacker_is_drawn_from_those_that_attacked_in_like_numbers() -> None:
+    alone, colluding = ((Trace(np.full((40, 4), value)),) for value in (1.0, 2.0))
+    pool = Pool(made_up(0).honest, {1: alone, 3: colluding}, made_up(0).medians)
+    assert pool.attackers(1) is alone
+    assert all(pool.attackers(count) is colluding for count in (2, 3, 9, 30))
 
 
 def test_lies_blind_what_reads_losses_and_not_what_looks_at_drawings() -> None:

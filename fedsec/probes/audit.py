@@ -63,7 +63,13 @@ def recipe_of(config: RunConfig, *, partition: int, images: int, channels: int, 
 
 def inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told]:
     """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
-    which 'row-space' can read no maps gives the prior, with ``maps`` 0. Labels as ``known_labels`` reads them."""
+    which 'row-space' can read no maps gives the prior, with ``maps`` 0; so do images beyond those that the round
+    reached. Labels as ``known_labels`` reads them."""
+    images, told = _inverted(view.reached, preset, means)
+    return np.concatenate([images, np.repeat(means.prior, view.examples - len(images), axis=0)]), told
+
+
+def _inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told]:
     chosen, prior, seed = PRESETS[preset], means.prior, means.seed
     if means.iterations:
         chosen = replace(chosen, iterations=means.iterations)

@@ -123,6 +123,8 @@ def climb(
     It is also the answer where no maps can be read (``maps`` 0). The label of one image is read from the
     view, those of several are optimised with the images.
     """
+    if view.reached.examples < view.examples:
+        raise ProbeError(f"a round of {view.recipe.steps} steps did not reach all of {view.examples} images: take more")
     rung, replica = RUNGS[name], Replica(view.recipe, view.before, device=device)
     nothing = np.repeat(prior, view.examples, axis=0)
     if not rung.statistics and not rung.update and not rung.maps:

@@ -66,10 +66,10 @@ def recovered_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Iter
     """The maps into every convolution that gives them away, the nearest to the image first.
 
     A layer does when it overlaps its patches on both sides (kernel above 1, stride 1) and has more channels than
-    ``steps * batch * positions``. Nothing is yielded when no layer does.
+    positions in all batches of all steps. Nothing is yielded when no layer does.
     """
     recipe, update = view.recipe, view.update
-    count = min(view.examples, recipe.batch) * recipe.steps
+    count = sum(recipe.sizes(view.examples))
     centred = recipe.norm == "batch"
     for layer, geometry in replica.convolutions().items():
         kernel = update[f"{layer}.weight"].reshape(len(update[f"{layer}.weight"]), -1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -75,20 +76,23 @@ class Scene:
     group: Tensor | None = None
 
     @property
-    def batches(self) -> list[Tensor]:
-        return list(torch.split(self.images, self.replica.recipe.batch))
+    def steps(self) -> list[tuple[Tensor, Tensor]]:
+        """Images and targets of each local step. Every pass takes them in the guess's order; the client shuffles each
+        anew, which nobody tells, so beyond one pass this is a model of its round and not the round."""
+        recipe = self.replica.recipe
+        batches = zip(torch.split(self.images, recipe.batch), torch.split(self.targets, recipe.batch), strict=True)
+        return list(islice(cycle(batches), recipe.steps))
 
     @cached_property
     def trained(self) -> tuple[Weights, list[list[BatchMoments]]]:
-        targets = torch.split(self.targets, self.replica.recipe.batch)
-        return local_update(self.replica, list(zip(self.batches, targets, strict=True)))
+        return local_update(self.replica, self.steps)
 
     @cached_property
     def matched(self) -> tuple[list[tuple[Tensor, Tensor, Tensor]], list[list[BatchMoments]]]:
         """<a, b>, <a, a> and <b, b> of each tensor, a the guess's update and b the observed one; and the moments of
         each local step. One step needs no update for it (``fedsec.probes.products``)."""
         aims = self.observed.update
-        if len(self.batches) == 1:
+        if self.replica.recipe.steps == 1:
             found, seen = products(self.replica, aims, self.images, self.targets)
             return [(*found[name], self.observed.squares[name]) for name in found], [seen]
         update, steps = self.trained
@@ -104,7 +108,8 @@ class Scene:
         if not self.observed.ordered and self.observed.moments:
             entered, seen = self.replica.entering(self.observed.layer, self.images, self.observed.moments)
             return entered, [seen]
-        passes = [self.replica.entering(self.observed.layer, images) for images in self.batches]
+        batches = torch.split(self.images, self.replica.recipe.batch)
+        passes = [self.replica.entering(self.observed.layer, images) for images in batches]
         return torch.cat([entered for entered, _ in passes]), [seen for _, seen in passes]
 
     @cached_property
@@ -120,7 +125,7 @@ class Scene:
         elif self.observed.layer:
             steps = self.entering[1]
         else:
-            steps = [self.replica.logits(self.replica.weights, images)[1] for images in self.batches]
+            steps = [self.replica.logits(self.replica.weights, images)[1] for images, _ in self.steps]
         kept = 1 - self.replica.recipe.bn_momentum
         shares = [kept ** (len(steps) - 1 - k) for k in range(len(steps))]
         shares = [share / sum(shares) for share in shares]

@@ -35,7 +35,10 @@ EPS = 1e-5
 
 
 def nearest_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Maps | None:
-    """The maps nearest to the image that the update gives away; None when it gives none."""
+    """The maps nearest to the image that the update gives away, one an image; None when it gives none, or when images
+    were met more than once: each pass leaves maps of its own, which nothing assigns to images."""
+    if sum(view.recipe.sizes(view.examples)) != view.examples:
+        return None
     found = next(recovered_maps(view, replica, seed=seed), None)
     return found and (before_stride(view, replica, found) or found)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,11 @@ class Recipe:
         """The network's part of it."""
         return NetworkSpec(self.network, self.norm, self.channels, self.classes)
 
+    def sizes(self, images: int) -> list[int]:
+        """Images in each of the ``steps`` batches: pass after pass over all, whose last batch may be a part of one."""
+        of_a_pass = [min(self.batch, images - start) for start in range(0, images, self.batch)]
+        return list(islice(cycle(of_a_pass), self.steps))
+
 
 @dataclass(frozen=True)
 class ServerView:
@@ -67,6 +73,12 @@ class ServerView:
     def parameters(self) -> tuple[str, ...]:
         """Names of the trained tensors: everything but running statistics and counters."""
         return tuple(name for name in self.before if name.rsplit(".", 1)[-1] not in (*STATISTICS, *COUNTERS))
+
+    @property
+    def reached(self) -> ServerView:
+        """The view of the images that the round reached, which are fewer where it ended within its first pass: the
+        update says nothing of the others, nor which they are."""
+        return replace(self, examples=min(self.examples, self.recipe.steps * self.recipe.batch))
 
     @property
     def statistics(self) -> bool:

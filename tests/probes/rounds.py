@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,10 @@ class Round:
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
-        batch = self.view.recipe.batch
-        return list(zip(torch.split(self.images, batch), torch.split(self.labels, batch), strict=True))
+        """Of each step: passes over the images, all in the same order."""
+        batch, steps = self.view.recipe.batch, self.view.recipe.steps
+        passes = cycle(zip(torch.split(self.images, batch), torch.split(self.labels, batch), strict=True))
+        return list(islice(passes, steps))
 
 
 def arrays(network: nn.Module) -> Arrays:
@@ -51,11 +54,12 @@ def images_of(recipe: Recipe, n: int, *address: str) -> Tensor:
     return torch.from_numpy(to_images(lesions(n, *address, channels=recipe.channels, size=recipe.size).pixels))
 
 
-def trained(recipe: Recipe, **changes: Any) -> Round:
-    """One client's round by torch.optim.SGD from a new network; images and labels are the same at each call."""
+def trained(recipe: Recipe, *, count: int = 0, **changes: Any) -> Round:
+    """One client's round by torch.optim.SGD from a new network on ``count`` images, 0 for as many as
+    one pass takes; images and labels are the same at each call."""
     recipe = replace(recipe, **changes)
     network = new_network(recipe.spec, seed=0)
-    before, n = arrays(network), recipe.batch * recipe.steps
+    before, n = arrays(network), count or recipe.batch * recipe.steps
     done = Round(
         ServerView(recipe, before, before, n), images_of(recipe, n, "round"), torch.arange(n) % recipe.classes, []
     )

@@ -79,6 +79,32 @@ def test_every_term_but_the_priors_is_zero_at_the_truth(name: str, norm: str, st
     assert abs(float(TERMS[name](right))) < 2e-3 * min(1, float(TERMS[name](wrong)))
 
 
+@pytest.mark.parametrize(("images", "batch", "steps"), [(2, 2, 5), (4, 2, 4), (6, 4, 3), (3, 2, 4)])
+@pytest.mark.parametrize("name", OF_THE_UPDATE)
+def test_the_update_is_matched_at_the_truth_however_many_passes_were_made(
+    name: str, images: int, batch: int, steps: int
+) -> None:
+    """Passes in one order; their last batch may be a part of one."""
+    done = trained(TINY, count=images, steps=steps, batch=batch, lr=0.1)
+    right, wrong = (
+        scene(done, shown, observe(done.view, done.replica)) for shown in (done.images, guess(done).detach())
+    )
+    assert float(TERMS[name](right)) < 2e-3 * min(1, float(TERMS[name](wrong)))
+    if images % batch == 0:
+        assert right.trained
+        assert float(TERMS["statistics"](right)) < 2e-3
+
+
+def test_a_step_reaches_the_images_of_its_batch() -> None:
+    recipe = replace(TINY, batch=4, steps=5)
+    assert recipe.sizes(6) == [4, 2, 4, 2, 4]
+    assert recipe.sizes(3) == [3, 3, 3, 3, 3]
+    assert replace(recipe, steps=1).sizes(6) == [4]
+    view = trained(TINY, count=6, batch=2, steps=2).view
+    assert (view.examples, view.reached.examples) == (6, 4)
+    assert trained(TINY, count=6, batch=4, steps=3).view.reached.examples == 6
+
+
 def test_a_term_that_matches_survives_what_is_zero() -> None:
     """A tensor that did not move, in the update seen or in the guess's, has no direction, and no slope of NaN."""
     done = trained(TINY, norm="none")
