@@ -100,7 +100,7 @@ def main() -> None:
         print(f"\n### Split: {split}")
         print("\n".join(tables(board)))
         if options.png:
-            draw(board, options.png / f"matrix-{split}.png")
+            draw(board, options.png / f"heat-{split}.png")
 
 
 if __name__ == "__main__":

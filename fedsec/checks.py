@@ -46,7 +46,7 @@ def pairs(text: str) -> dict[str, int]:
 def cross_checks(config: RunConfig) -> list[str]:
     mistakes = _list_checks(config)
     if config.attack.blend > 1 and config.attack.name != "warp":
-        mistakes.append(f"attack.blend = {config.attack.blend}: must be at most 1; only 'warp' counts in pixels")
+        mistakes.append(f"attack.blend = {config.attack.blend}: must be at most 1; only 'warp' counts in half pixels")
     if config.attack.size > config.data.size - 2:
         mistakes.append(f"attack.size = {config.attack.size}: must leave a border on {config.data.size} px images")
     if config.data.size == CLASSIFIED and config.train.task != "classifier":
@@ -213,6 +213,11 @@ def _family_checks(config: RunConfig) -> list[str]:
         mistakes += [f"{text}: gan.family = 'diffusion' has no discriminator" for text in odd]
         if config.privacy.images:
             mistakes.append("privacy.image-bound: DP-SGD is of a discriminator, which gan.family = 'diffusion' lacks")
+        if config.train.beta1 == Train().beta1:
+            mistakes.append(
+                f"train.beta1 = {config.train.beta1}: is a GAN's; gan.family = 'diffusion' trains with "
+                "train.beta1=0.9 train.lr=2e-3"
+            )
     if config.privacy.images and config.gan.loss == "wgan-gp":
         mistakes.append("privacy.image-bound: a gradient penalty has no gradient by image; take another gan.loss")
     if config.defence.name.startswith("dp-") and config.gan.statistics == "shared":

@@ -1,4 +1,4 @@
-"""The command line: ``fedsec run | report | rescore | data | config | doctor``."""
+"""The command line: ``fedsec run | matrix | report | rescore | data | config | doctor``."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class Attack:
     blend: float = setting(
         0.0,
         between(0, 20),
-        meaning="strength of the trigger: mixing ratio, amplitude mixing (frequency), pixels (warp); 0 = the source's",
+        meaning="strength of the trigger: mixing, amplitude mixing (frequency), half pixels (warp); 0 = the source's",
     )
     fraction: float = setting(1.0, between(0.01, 1), meaning="share of the malicious client's images")
     strength: float = setting(0.0, at_least(0), meaning="factor of the update attack; 0 = its source's")

@@ -8,7 +8,7 @@ cut ``x`` from what lies below it in
     depth(x) = sum over points x_j below x of (x_{j+1} - x_j) / (x - x_j)            (1 = first cut, always >= 1)
 
 cuts on average: no seed, no sampling noise, no dependence on the order of clients. Departures from scikit-learn's
-forest, each the cure of a measured fault (papers/feddetect.md 4.4, reliability.md 24-29):
+forest, each the cure of a measured fault (docs/feddetect.md):
 - only cuts *below* a point count, so a low loss is never suspicious and colluders above a point do not mask it;
 - ``REFERENCES`` points stand around the clients' median, as far apart as honest clients are (``spread_at``, shrunk
   towards the spread of the clients below); identical losses are then ordinary, and four clients are judged by more than

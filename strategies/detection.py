@@ -4,7 +4,7 @@ Four steps: collect the local generator losses; give them to an isolation forest
 client; decay the aggregation weight of those flagged again and again. ``judge`` is a pure function of the round's
 losses and what the server remembers. RULES holds three readings of the paper:
 
-- ``released``: the authors' code to the letter (papers/feddetect.md 4.2). In clean runs it flags 18-36 % of the honest.
+- ``released``: the authors' code to the letter (docs/feddetect.md). In clean runs it flags 18-36 % of the honest.
 - ``paper``: the same flags, but the weight is decay ** count / n, not compounded on the already decayed weight.
 - ``calibrated``: ours. It keeps the four steps and cures the faults: see ``calibrated``.
 """

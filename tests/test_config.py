@@ -81,6 +81,7 @@ def test_all_mistakes_come_at_once() -> None:
         ({"defence.name": "dp-adaptive", "privacy.noised-by": "clients"}, "take dp-fixed"),
         ({"gan.family": "diffusion", "gan.share": "both"}, "has no discriminator"),
         ({"gan.family": "diffusion", "gan.width": 24}, "multiple of 16"),
+        ({"gan.family": "diffusion"}, "train.beta1 = 0.5: is a GAN's"),
         ({"gan.family": "diffusion", "privacy.image-bound": 1.0}, "DP-SGD is of a discriminator"),
         ({"gan.loss": "wgan-gp", "privacy.image-bound": 1.0}, "gradient penalty"),
     ],

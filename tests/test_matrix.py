@@ -183,6 +183,8 @@ def test_an_interrupted_matrix_goes_on_from_its_cell_files_alone(
     page = draw(elsewhere, cells).read_text(encoding="utf-8")
     assert "Fréchet distance over the oracle" in page
     assert "Not finished" not in page
+    assert "stamp a patch on their images" in page
+    assert "they know their own images" in page
     board = standings(elsewhere, "iid", cells)
     assert board.ratio("patch", "oracle").mean == pytest.approx(1)
     assert math.isfinite(board.trigger("patch", "oracle").mean)

@@ -91,7 +91,7 @@ POISONS: dict[str, Poison] = {
     "noise-images": noise_images,
     "out-of-distribution": out_of_distribution,
 }
-"""Attack name -> what it does to the attacker's own rows. All know their own data and nothing else."""
+"""Attack name -> what it does to the attacker's own rows. All know their own data; ``threat.RULES``: who knows more."""
 
 
 def _trigger(rows: Rows, attack: Attack) -> Trigger:

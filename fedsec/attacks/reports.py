@@ -11,7 +11,8 @@ import numpy as np
 
 Metrics = Mapping[str, float]
 SMALL = 0.1
-"""Below any generator loss of a GAN in balance (about 0.7 and more)."""
+"""The part of its own loss that a client reports which wants to look small, whatever losses are like: a GAN's are about
+0.7 and more, a diffusion model's below 0.1."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ def last_global(own: Metrics, others: Sequence[Metrics], last: Metrics) -> dict[
 
 
 def small(own: Metrics, others: Sequence[Metrics], last: Metrics) -> dict[str, float]:
-    """A small constant: rules that look for high losses see none."""
-    return _replaced(own, lambda key: SMALL)
+    """A small part of the own loss: rules that look for high losses see none."""
+    return _replaced(own, lambda key: SMALL * (abs(own[key]) if math.isfinite(own[key]) else 1))
 
 
 REPORTS: dict[str, Report] = {
     "median": Report(median, "all reports", "the median of the honest clients' losses of this round"),
     "last-global": Report(last_global, "last round's median", "the median of all clients' losses of the last round"),
-    "small": Report(small, "nothing", f"every loss is {SMALL:g}"),
+    "small": Report(small, "nothing", f"a {1 / SMALL:.0f}th of their own losses"),
 }
 
 

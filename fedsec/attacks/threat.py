@@ -17,7 +17,9 @@ IMAGES = {
     "noise-images": "train on noise in place of their images",
     "out-of-distribution": "train on pictures of another world in place of their images",
 }
-"""What each data attack does. All know their own data and nothing else."""
+"""What each data attack does. All know their own data, and of the defence nothing but RULES."""
+RULES = {"stain": "fed-inspect looks for what is sharp"}
+"""What an attack was made against."""
 
 
 def threat(attack: Attack) -> list[str]:
@@ -25,10 +27,15 @@ def threat(attack: Attack) -> list[str]:
     lines = []
     if attack.name != "none":
         share = "" if attack.fraction == 1 else f", {attack.fraction:.0%} of them"
-        lines.append(f"{IMAGES[attack.name]}{share}; they know their own images")
+        rule = f" and the rule in use ({RULES[attack.name]})" if attack.name in RULES else ""
+        lines.append(f"{IMAGES[attack.name]}{share}; they know their own images{rule}")
     if attack.update != "none":
         update = UPDATES[attack.update]
-        seen = {"own update": "their own updates", "all updates": "every client's update of the round"}[update.knows]
+        seen = {
+            "own update": "their own updates",
+            "all updates": "every client's update of the round",
+            "global models": "the models they were sent",
+        }[update.knows]
         lines.append(f"send an update of {attack.update} ({update.source}); they know {seen}")
     if attack.report != "honest":
         report = REPORTS[attack.report]

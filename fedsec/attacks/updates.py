@@ -144,13 +144,12 @@ def free_rider(known: Known) -> Updates:
 
 @dataclass(frozen=True)
 class UpdateAttack:
-    """``craft``: what the m malicious clients send. ``knows``: what it needs to see; printed with every result.
-
-    ``source``: the paper, in one line.
+    """``craft``: what the m malicious clients send. ``knows``: what it needs to see, which
+    ``threat`` prints with the results; ``source``: the paper, in one line.
     """
 
     craft: Callable[[Known], Updates]
-    knows: Literal["own update", "all updates"]
+    knows: Literal["own update", "all updates", "global models"]
     source: str
 
 
@@ -163,7 +162,7 @@ UPDATES: dict[str, UpdateAttack] = {
     "min-max": UpdateAttack(min_max, "all updates", "Shejwalkar & Houmansadr 2021, Min-Max"),
     "min-sum": UpdateAttack(min_sum, "all updates", "Shejwalkar & Houmansadr 2021, Min-Sum"),
     "mimic": UpdateAttack(mimic, "all updates", "Karimireddy et al. 2022, mimic"),
-    "free-rider": UpdateAttack(free_rider, "own update", "Lin et al. 2019, advanced delta weights"),
+    "free-rider": UpdateAttack(free_rider, "global models", "Lin et al. 2019, advanced delta weights"),
 }
 
 

@@ -21,7 +21,6 @@ from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Images, Labels, Rows, Vector
 
 __all__ = [
-    "LEARNING_RATE",
     "STEPS",
     "Denoiser",
     "DiffusionSpec",
@@ -41,15 +40,14 @@ __all__ = [
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy (n, c, s, s), step (n,), labels (n,)) -> predicted v (n, c, s, s), as a Denoiser."""
 
-LEARNING_RATE = 2e-3
-"""Of Adam for this network at 32 px: ten times a GAN's, since nobody plays against it."""
 CHUNK = 200
 """Images denoised at once; changes memory, not the answer."""
 
 
-def new_optimiser(network: Denoiser, *, lr: float = LEARNING_RATE) -> torch.optim.Adam:
-    """Adam with the betas of its source, 0.9 and 0.999 (Kingma & Ba 2015); ``train.beta1`` is for GANs."""
-    return torch.optim.Adam(network.parameters(), lr)
+def new_optimiser(network: Denoiser, config: RunConfig) -> torch.optim.Adam:
+    """Adam by ``train.lr`` and ``train.beta1``: 2e-3, ten times a GAN's, since nobody plays against it, and its
+    source's 0.9 (Kingma & Ba 2015) did well at 32 px."""
+    return torch.optim.Adam(network.parameters(), config.train.lr, (config.train.beta1, 0.999))
 
 
 @cache

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedsec.config import FIRST_STEPS, RunConfig
-from fedsec.models.diffusion import DiffusionSpec, new_denoiser, train_diffusion_round
+from fedsec.models.diffusion import DiffusionSpec, new_denoiser, new_optimiser, train_diffusion_round
 from fedsec.models.private import Noise, private_pair, train_private_round
 from fedsec.models.recorded import recording
 from fedsec.models.training import (
@@ -135,7 +135,7 @@ class DiffusionLearner:
         self.config, self.device = config, device
         shape = DiffusionSpec(config.data.size, channels, classes, config.gan.width)
         self.network = new_denoiser(shape, seed=seed).to(device)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), config.train.lr, (config.train.beta1, 0.999))
+        self.optimiser = new_optimiser(self.network, config)
 
     def load(self, shared: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> None:
         load_network(self.network, _under("generator", shared))

@@ -1,5 +1,5 @@
 """The attack as its authors released it (Hatamizadeh et al. 2023), defects included, so that its pictures can be
-explained. Written from the description in papers/gradient_inversion.md 1.3 and 1.4, not from the code.
+explained. Written from a description of the code, not from the code.
 
 What reaches the images is the statistics term, two priors and, by accident, the inner training's own loss: the term
 that should match updates has no gradient. The inner network trains on and is never put back; the statistics are those

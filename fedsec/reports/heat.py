@@ -10,6 +10,7 @@ from pathlib import Path
 from fedsec.metrics.intervals import Interval
 from fedsec.reports.markup import inert, page, paragraph, section, table
 from fedsec.reports.results import write_whole
+from fedsec.reports.roles import role
 from fedsec.reports.standings import CLEAN, ORACLE, PLAIN, Standings
 from fedsec.reports.verdict import digits, percent
 
@@ -150,7 +151,18 @@ def _split(name: str, standings: Standings) -> str:
     )
     missing = paragraph(inert(f"Not finished: {', '.join(waiting)}.", 4000), "warn") if waiting else ""
     maps = [heat_map(shown, standings) for shown in MAPS]
-    return section(f"Split: {name}", paragraph(inert(facts, 1000), "soft"), missing, worst_cases(standings), *maps)
+    facts = paragraph(inert(facts, 1000), "soft")
+    return section(f"Split: {name}", facts, missing, threats(standings), worst_cases(standings), *maps)
+
+
+def threats(standings: Standings) -> str:
+    """What the attackers of each attack do, and what they have to know for it."""
+    header = standings.record.header
+    found = {attack: role(header, standings.pairs[attack, PLAIN]).threat for attack in standings.attacks}
+    rows = [
+        (inert(attack), "<br>".join(inert(line, 400) for line in lines)) for attack, lines in found.items() if lines
+    ]
+    return table("Attacks, and what they have to know.", ("attack", "the malicious clients"), rows)
 
 
 def heat_map(shown: Map, standings: Standings) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from fedsec.metrics.intervals import mean_interval
 from fedsec.reports import runlog
 from fedsec.reports.record import RunRecord
+from fedsec.reports.roles import role
 
 RESULTS = "results.json"
 
@@ -48,6 +49,7 @@ def results(record: RunRecord) -> dict[str, Any]:
         "malicious": list(header.malicious),
         "rounds": header.config.get("train.rounds"),
         "seeds": list(header.seeds),
+        "threats": {arm: list(lines) for arm in header.arms if (lines := role(header, arm).threat)},
         "arms": {arm: table for arm, table in arms.items() if table},
         "wall_seconds": _number(record.end.wall_seconds) if record.end else None,
         "versions": dict(sorted(header.versions.items())),

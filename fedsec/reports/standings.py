@@ -95,7 +95,7 @@ class Standings:
         return ranks
 
     def unfinished(self) -> list[str]:
-        """Arms without a finished cell of their first seed."""
+        """Arms without a finished cell of any seed."""
         done = {arm for arm, _ in self.record.finished()}
         return [arm for arm in dict.fromkeys(self.pairs.values()) if arm not in done]
 

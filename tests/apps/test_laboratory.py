@@ -103,7 +103,8 @@ def test_liars_tell_the_server_what_they_want(quick: Path) -> None:
     arms = {name: {"attack.report": name, "attack.malicious": "0,1"} for name in REPORTS}
     cells = laboratory(quick, arms, "liars").finished()
     for row in cells["small", 0].rounds:
-        assert row.losses[0] == row.losses[1] == row.first[0] == 0.1
+        honest = [row.losses[partition] for partition in (2, 3)]
+        assert max(row.losses[0], row.losses[1]) < 0.3 * min(honest)
     last = cells["median", 0].rounds[-1]
     honest = [loss for partition, loss in last.losses.items() if partition > 1]
     assert last.losses[0] == last.losses[1] == pytest.approx(float(np.median(honest)))

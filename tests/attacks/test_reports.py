@@ -36,7 +36,9 @@ def test_what_each_one_tells() -> None:
     assert REPORTS["median"].lie(OWN, OTHERS, LAST)["g-loss"] == 2.0
     assert REPORTS["median"].lie(OWN, OTHERS, LAST)["g-loss-first"] == 3.0
     assert REPORTS["last-global"].lie(OWN, OTHERS, LAST)["g-loss"] == 1.7
-    assert REPORTS["small"].lie(OWN, OTHERS, LAST)["g-loss"] == SMALL
+    for scale in (1.0, 0.01):
+        own = {key: scale * value for key, value in OWN.items()}
+        assert REPORTS["small"].lie(own, OTHERS, LAST)["g-loss"] == pytest.approx(SMALL * own["g-loss"])
 
 
 def test_what_is_not_finite_has_no_say_in_a_median() -> None:

@@ -24,6 +24,12 @@ def test_an_attack_says_what_it_knows(key: str, name: str) -> None:
     assert "they know " in line
 
 
+def test_who_was_made_against_a_rule_says_so() -> None:
+    (line,) = threat(Attack("stain"))
+    assert "the rule in use (fed-inspect" in line
+    assert all("rule in use" not in threat(Attack(**{key: name}))[0] for key, name in EVERY if name != "stain")  # type: ignore[arg-type]
+
+
 def test_attacks_that_combine_are_all_told_and_the_honest_say_nothing() -> None:
     assert threat(Attack()) == []
     lines = threat(Attack(name="patch", update="scale", report="median", fraction=0.25))

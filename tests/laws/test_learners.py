@@ -16,7 +16,7 @@ from fedsec.weights import Layout, generator_arrays
 SETTINGS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "private dcgan": {"privacy.image-bound": 1.0},
-    "diffusion": {"gan.family": "diffusion", "gan.denoising": 3},
+    "diffusion": {"gan.family": "diffusion", "gan.denoising": 3, "train.lr": 2e-3, "train.beta1": 0.9},
 }
 SMALL = {"gan.width": 16, "gan.latent": 8, "train.steps": 3, "train.batch": 4}
 ROWS = Rows(np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 2)

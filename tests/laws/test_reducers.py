@@ -43,6 +43,10 @@ factor is the classic one; norm clipping and FLTrust stay in a ball around 0 (he
 """
 
 
+def test_every_reducer_but_the_mean_has_a_bound_that_attackers_are_held_against() -> None:
+    assert set(REACH) == set(REDUCERS) - {"mean"}
+
+
 def situation(updates: Updates, f: int = 0, *, root: Vector | None = None) -> Situation:
     """Totals are the updates, the root their first, unless told otherwise."""
     previous = np.zeros(updates.shape[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ from fedsec.types import Rows
 
 SMALL = DiffusionSpec(32, 3, 2, 16)
 GRAY = DiffusionSpec(32, 1, 2, 16)
-CONFIG = RunConfig.from_flat({"train.steps": 3, "train.batch": 8})
+CONFIG = RunConfig.from_flat({"train.steps": 3, "train.batch": 8, "train.lr": 2e-3, "train.beta1": 0.9})
 RNG = np.random.default_rng(0)
 ROWS = Rows(RNG.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), RNG.integers(0, 2, 20))
 
@@ -97,7 +99,7 @@ def test_global_generators_are_not_touched() -> None:
     torch.manual_seed(3)
     np.random.seed(3)
     network = new_denoiser(SMALL, seed=0)
-    train_diffusion_round(network, new_optimiser(network), ROWS, CONFIG, seed=1, device="cpu")
+    train_diffusion_round(network, new_optimiser(network, CONFIG), ROWS, CONFIG, seed=1, device="cpu")
     generate_diffusion(network_arrays(network), SMALL, np.array([0, 1]), seed=0, steps=2)
     assert (torch.rand(1).item(), np.random.rand()) == expected
 
@@ -159,7 +161,7 @@ def test_steps_of_a_batch_lie_evenly() -> None:
 def test_a_round_repeats_itself() -> None:
     def trained(seed: int) -> tuple[tuple[float, ...], np.ndarray]:
         network = new_denoiser(SMALL, seed=0)
-        losses = train_diffusion_round(network, new_optimiser(network), ROWS, CONFIG, seed=seed, device="cpu")
+        losses = train_diffusion_round(network, new_optimiser(network, CONFIG), ROWS, CONFIG, seed=seed, device="cpu")
         return losses, network_arrays(network)["head.weight"]
 
     losses, weights = trained(1)
@@ -192,8 +194,8 @@ def test_samples_depend_on_the_seed_alone() -> None:
 
 def test_training_lowers_the_loss_and_learns_what_a_label_means() -> None:
     network = new_denoiser(GRAY, seed=0)
-    config = RunConfig.from_flat({"train.steps": 50, "train.batch": 16})
-    losses = train_diffusion_round(network, new_optimiser(network), two_colours(), config, seed=0, device="cpu")
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=50, batch=16))
+    losses = train_diffusion_round(network, new_optimiser(network, config), two_colours(), config, seed=0, device="cpu")
     assert np.isfinite(losses).all()
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     images = generate_diffusion(network_arrays(network), GRAY, np.arange(16) % 2, seed=0, steps=10)

@@ -13,7 +13,7 @@ from fedsec.reports.runlog import RunLog
 from fedsec.types import Score
 from tests.reports.fake_run import Plan, build, cell, start
 
-KEYS = ["experiment", "data", "clients", "malicious", "rounds", "seeds", "arms", "wall_seconds", "versions"]
+KEYS = ["experiment", "data", "clients", "malicious", "rounds", "seeds", "threats", "arms", "wall_seconds", "versions"]
 
 
 def test_schema(finished_run: Path) -> None:
@@ -25,6 +25,8 @@ def test_schema(finished_run: Path) -> None:
     assert (value["clients"], value["malicious"], value["rounds"], value["seeds"]) == (4, [0], 12, [0, 1])
     assert value["wall_seconds"] == 412.5
     assert list(value["arms"]) == ["vanilla", "attack", "attack+fed-detect"]
+    assert list(value["threats"]) == ["attack", "attack+fed-detect"]
+    assert "they know their own images" in value["threats"]["attack"][0]
     for metrics in value["arms"].values():
         for summary in metrics.values():
             assert list(summary) == ["mean", "ci95", "values"]

@@ -1,4 +1,4 @@
-"""Rules ``released`` and ``paper``: the authors' pseudo-code, and the replay of papers/feddetect.md 4.5.
+"""Rules ``released`` and ``paper``: the authors' pseudo-code, and the replay of its rates.
 
 scikit-learn takes 70 ms a forest, so the replay uses a vectorised copy of it (``flags``): the same trees from
 the same seeds, cut for cut. A test proves the flags equal.
@@ -141,7 +141,7 @@ def test_judge_flags_what_the_forest_flags_behind_the_gate() -> None:
 
 
 def pseudo_code(losses: Matrix, *, compounded: bool) -> tuple[list[list[float]], list[float]]:
-    """papers/feddetect.md 4.2 line by line; the single-power reading when not compounded."""
+    """The pseudo-code line by line; the single-power reading when not compounded."""
     n = losses.shape[1]
     w, c = [1 / n] * n, [0.0] * n
     rounds = []
@@ -171,7 +171,7 @@ def test_weights_follow_the_pseudo_code(name: str) -> None:
 
 
 def test_faults_kept_from_the_release() -> None:
-    """reliability.md 24-28: what ``calibrated`` is there to cure. Documented, so that a change shows."""
+    """What ``calibrated`` is there to cure. Documented, so that a change shows."""
     late = replace(Standing.start(10), round=11)
     honest = [3.1, 2.9, 3.4, 2.7, 3.0, 3.3, 2.8, 3.2, 2.6]
     for loss in (float("inf"), float("-inf"), 1e300, 4e38):
