@@ -9,15 +9,26 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.common.typing import NDArrays, Scalar
+from torch import nn
 
 from clients.classifier import ClassifierClient
 from fedsec.errors import ReplyError
 from fedsec.images import to_images
 from fedsec.metrics.similarity import Rdlv, rdlv
 from fedsec.probes.audit import Means, inverted
-from fedsec.probes.batchnorm import Moments, moment_likelihood, noise_gain, recovered, steps_taken
+from fedsec.probes.batchnorm import (
+    Moments,
+    ProbeError,
+    moment_likelihood,
+    noise_gain,
+    recovered,
+    recovery_error,
+    steps_taken,
+    weighted,
+)
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Images, Rows
@@ -27,34 +38,65 @@ __all__ = ["BatchNormProbeClient", "InversionProbeClient", "moments_of"]
 
 
 class BatchNormProbeClient(ClassifierClient):
-    """Reports what its running statistics give away: ``probe-steps``, the local steps that the counters tell (the
-    recipe, where they are not sent);
-    ``probe-noise-gain``, by which noise on them would grow; ``probe-rank``, the place of this site's likeliest image
-    among it and ``strangers`` (public images of the same size), 1 = picked out. Nothing is withheld."""
+    """Reports what its running statistics give away. Nothing is withheld.
+
+    ``probe-steps``: the local steps that the counters tell (the recipe's, where they are not sent).
+    ``probe-noise-gain``: by how much noise on the statistics grows in what is recovered from them.
+    ``probe-recovery-error``: the largest relative error, over layers, of the recovered means and variances.
+    ``probe-likelier``: the chance that one of this site's images is likelier, by its moments alone, than one of
+    ``strangers``, public images of the same size: 0.5 says nothing, 1 picks this site's out.
+    """
 
     def __init__(self, recipe: Recipe, rows: Rows, *, strangers: Images, **usual: Any) -> None:
         super().__init__(recipe, rows, **usual)
         self.strangers = strangers
+        self._seen: list[dict[str, Moments]] = []
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         sent, examples, told = super().fit(parameters, config)
         view = self.captured
         assert view is not None
+        momentum = view.recipe.bn_momentum
         counted = any(name.rsplit(".", 1)[-1] in COUNTERS for name in view.after)
         steps = steps_taken(view.before, view.after) if counted else view.recipe.steps
         replica = Replica(view.recipe, view.before)
-        target = recovered(
-            view.before,
-            view.after,
-            steps=steps,
-            momentum=view.recipe.bn_momentum,
-            counts=replica.counts(min(view.recipe.batch, view.examples)),
-        )
-        own = max(moment_likelihood(moments_of(replica, image), target) for image in to_images(self.rows.pixels))
-        others = [moment_likelihood(moments_of(replica, image), target) for image in self.strangers]
-        rank = 1 + sum(other >= own for other in others)
-        gain = noise_gain(view.recipe.bn_momentum, steps)
-        return sent, examples, {**told, "probe-steps": steps, "probe-noise-gain": gain, "probe-rank": rank}
+        counts = replica.counts(min(view.recipe.batch, view.examples))
+        target = recovered(view.before, view.after, steps=steps, momentum=momentum, counts=counts)
+        errors = recovery_error(target, weighted(self._seen, momentum)).values()
+        likelihoods = [
+            [moment_likelihood(moments_of(replica, image), target) for image in images]
+            for images in (to_images(self.rows.pixels), self.strangers)
+        ]
+        own, others = map(np.array, likelihoods)
+        above = (own[:, None] > others).mean() + (own[:, None] == others).mean() / 2
+        found: dict[str, Scalar] = {
+            "probe-steps": steps,
+            "probe-noise-gain": noise_gain(momentum, steps),
+            "probe-recovery-error": max(max(error.mean, error.var) for error in errors),
+            "probe-likelier": float(above),
+        }
+        return sent, examples, {**told, **found}
+
+    def _train(self, network: nn.Module, number: int) -> list[float]:
+        """As any client, with what enters each BatchNorm looked at."""
+        self._seen, hooks = [], []
+        layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        first = next(iter(layers), "")
+        for name, module in layers.items():
+
+            def look(_: nn.Module, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
+                if name == first:
+                    self._seen.append({})
+                x = inputs[0].detach()
+                moments = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+                self._seen[-1][name] = Moments(*(moment.double().cpu().numpy() for moment in moments))
+
+            hooks.append(module.register_forward_pre_hook(look))
+        try:
+            return super()._train(network, number)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 class InversionProbeClient(ClassifierClient):
@@ -92,10 +134,15 @@ class InversionProbeClient(ClassifierClient):
         return sent, examples, {**told, "probe-rdlv": leak.mean, "probe-rdlv-max": leak.max, "probe-maps": maps}
 
     def leak(self, view: ServerView) -> tuple[Rdlv, float]:
-        """What of this site's images the server can draw from ``view``, NaN where the prior is like none of them; and
-        how many values an image 'row-space' read: 0 says that it found nothing, not that there is nothing."""
+        """What of this site's images the server can draw from ``view``, NaN where the prior is like none of them or the
+        attack breaks down; and how many values an image 'row-space' read: 0 says that it found nothing, not that there
+        is nothing."""
         truth = to_images(self.rows.pixels)
-        images, said = inverted(view, self.preset, Means(self.prior, None, self.seed, self.iterations, self.device))
+        means = Means(self.prior, None, self.seed, self.iterations, self.device)
+        try:
+            images, said = inverted(view, self.preset, means)
+        except (ProbeError, FloatingPointError) as error:
+            return Rdlv(np.full(len(truth), math.nan), math.nan, math.nan, str(error)), 0.0
         return rdlv(truth, images, self.prior), said.get("maps", 0.0)
 
 

@@ -236,6 +236,8 @@ def main() -> None:
     options.protect = options.protect or [""]
     if options.together and (TOGETHER not in options.attacks or options.protect != [""]):
         parser.error(f"--together runs {TOGETHER!r} without --protect: name it in --attacks, leave --protect out")
+    if not options.images or options.images % options.batch:
+        parser.error(f"--images {options.images}, --batch {options.batch}: a round is whole batches; take a multiple")
     lines = [_line(name, protections) for name, protections in product(options.attacks, options.protect)]
     torch.set_num_threads(1)
     print(table(run(options, lambda line: print(line, flush=True)), lines))

@@ -119,6 +119,11 @@ def _classifier_checks(config: RunConfig) -> list[str]:
         mistakes.append("classifier.sends = 'statistics': noise can make a variance negative; dp-* needs 'weights'")
     if config.classifier.norm == "frozen" and sends == "weights":
         mistakes.append("classifier.norm = 'frozen': all must use the same statistics; send them, or take another norm")
+    if config.leakage.probe == "statistics" and (config.classifier.norm != "batch" or sends == "weights"):
+        mistakes.append(
+            "leakage.probe = 'statistics': reads what train-mode BatchNorm sends; take classifier.norm = 'batch' and "
+            "sends = 'statistics' or 'everything', or leakage.probe = 'inversion'"
+        )
     if config.leakage.limit and config.leakage.probe != "inversion":
         mistakes.append(
             f"leakage.limit = {config.leakage.limit}: only leakage.probe = 'inversion' measures what it limits"

@@ -137,7 +137,7 @@ class ClassifierObserver:
             started = time.monotonic()
             try:
                 found, told = ATTACKS[name](view, replace(means, iterations=fewer.get(name, 0)))
-            except ProbeError as error:  # what is needed was not sent; others may still go on
+            except (ProbeError, FloatingPointError) as error:  # not sent what it needs, or diverged; others may go on
                 audits.leak(number, fit, name, {}, reason=str(error))
                 continue
             own = placed(images, found)

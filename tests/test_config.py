@@ -82,6 +82,11 @@ def test_all_mistakes_come_at_once() -> None:
         ({"gan.family": "diffusion", "gan.share": "both"}, "has no discriminator"),
         ({"gan.family": "diffusion", "gan.width": 24}, "multiple of 16"),
         ({"gan.family": "diffusion"}, "train.beta1 = 0.5: is a GAN's"),
+        (
+            {"train.task": "classifier", "leakage.probe": "statistics", "classifier.norm": "group"},
+            "train-mode BatchNorm",
+        ),
+        ({"train.task": "classifier", "leakage.probe": "statistics", "classifier.sends": "weights"}, "BatchNorm sends"),
         ({"gan.family": "diffusion", "privacy.image-bound": 1.0}, "DP-SGD is of a discriminator"),
         ({"gan.loss": "wgan-gp", "privacy.image-bound": 1.0}, "gradient penalty"),
     ],

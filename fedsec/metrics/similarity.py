@@ -100,14 +100,16 @@ def placed(truth: Images, images: Images) -> Images:
 
 
 def leak_scores(truth: Images, reconstructions: Images, prior: Images) -> dict[str, float]:
-    """Means over the images of one update: PSNR and SSIM with the reconstruction each is matched to, RDLV (mean and
-    largest) with its best. Errors: as ``rdlv``; without one reconstruction an image, as ``matched``."""
+    """Means over the images of one update: PSNR and SSIM with the reconstruction each is matched to; RDLV (mean and
+    largest) with its best, as the release has it, and (``rdlv-matched``) with one of its own, since one drawing may be
+    the best of several images. Errors: as ``rdlv``; without one reconstruction an image, as ``matched``."""
     own, leak = placed(truth, reconstructions), rdlv(truth, reconstructions, prior)
     return {
         "psnr": float(psnr(truth, own).mean()),
         "ssim": float(ssim(truth, own).mean()),
         "rdlv": leak.mean,
         "rdlv-max": leak.max,
+        "rdlv-matched": rdlv(truth, reconstructions, prior, pairing="matched").mean,
     }
 
 

@@ -14,6 +14,7 @@ from fedsec.privacy.protection import parsed
 from fedsec.types import Score
 
 NAMES = {"client": "epsilon-client", "image": "epsilon-image"}
+REPLIES = "and what goes in the clear beside a reply: how many images it is of (and BatchNorm's counters, if any)"
 OUTSIDE = {
     "client": "outside it: the losses in the log, and the initial model",
     "image": "for one image, not for a patient with several; each site trusts itself alone, so it holds against the "
@@ -99,6 +100,7 @@ def promises(config: RunConfig, images: Sequence[int], rounds: int) -> list[Scor
     reply = reply_accountant(config, len(images))
     if reply is not None:
         scores.append(replace(_score(reply, rounds), name="epsilon-replies"))
+        scores[-1] = replace(scores[-1], reason=f"{scores[-1].reason}, {REPLIES}")
     if config.privacy.images:
         sites = [site for count in images if (site := image_accountant(config, count)) is not None]
         releases = rounds * config.train.steps

@@ -9,7 +9,7 @@ and leaves out (n-1)/n; both are put right here (our derivation).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +111,22 @@ def kept(momentum: float | None, steps: int, seen: int = 0) -> float:
             f"momentum = {momentum:g}: must lie above 0 and at most at 1, or be None for a cumulative mean"
         )
     return float((1 - momentum) ** steps)
+
+
+def weighted(steps: Sequence[Mapping[str, Moments]], momentum: float) -> dict[str, Moments]:
+    """What ``recovered`` recovers: layer -> the weighted means of each step's batch mean and biased variance.
+
+    ``steps``: of every local step in order, N of them; step k weighs m (1-m)^(N-k) / (1 - (1-m)^N).
+    """
+    shares = np.array([(1 - momentum) ** (len(steps) - 1 - k) for k in range(len(steps))])
+    shares /= shares.sum()
+    return {
+        name: Moments(
+            np.asarray(sum(share * step[name].mean for share, step in zip(shares, steps, strict=True))),
+            np.asarray(sum(share * step[name].var for share, step in zip(shares, steps, strict=True))),
+        )
+        for name in steps[0]
+    }
 
 
 def noise_gain(momentum: float | None, steps: int, seen: int = 0) -> float:

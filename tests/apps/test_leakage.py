@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from fedsec.checks import AUDITS
 from fedsec.client_app import app
 from fedsec.config import RunConfig
+from fedsec.datasets.phantom import draw
 from fedsec.errors import ConfigError, RunError
 from fedsec.probes.audit import ATTACKS
 from fedsec.probes.view import ServerView
@@ -107,16 +108,18 @@ def test_probing_sites_report_numbers(tmp_path: Path) -> None:
     record, _ = run(config(tmp_path, leakage__probe="statistics", leakage__every=0, train__rounds=1))
     told = {row.partition: row.values for row in record.finished()["vanilla", 0].leaks}
     assert told[0]["steps"] == 2
-    assert told[2]["rank"] == 1, "one image's statistics single it out"
+    assert told[2]["likelier"] == 1, "one image's statistics single it out"
+    assert all(values["recovery-error"] < 1e-3 for values in told.values())
 
 
-def on_machines(tmp_path: Path, **changes: Any) -> RunRecord:
-    """Two hospitals with images of their own, each on its own node."""
-    rng = np.random.default_rng(0)
-    for kind in ("normal", "pneumonia"):
+def on_machines(tmp_path: Path, *, images: int = 6, **changes: Any) -> RunRecord:
+    """Two hospitals, each with ``images`` of its own of each class, each on its own node."""
+    for kind, drawn in zip(
+        ("normal", "pneumonia"), np.split(draw("chest", 2 * images, 64, seed=0).pixels, 2), strict=True
+    ):
         (tmp_path / "site" / kind).mkdir(parents=True)
-        for i in range(6):
-            Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / "site" / kind / f"{i}.png")
+        for i, pixels in enumerate(drawn):
+            Image.fromarray(pixels[..., 0]).save(tmp_path / "site" / kind / f"{i}.png")
     usual = {"split__clients": 2, "split__scheme": "iid", "split__images": "", "classifier__batches": ""}
     settings = config(tmp_path, **usual, leakage__sites="", train__rounds=1, **changes)
     grid = LocalGrid(
@@ -129,12 +132,22 @@ def on_machines(tmp_path: Path, **changes: Any) -> RunRecord:
 
 
 def test_hospitals_probe_their_own_updates_on_their_own_machines(tmp_path: Path) -> None:
-    record = on_machines(tmp_path, leakage__every=0, leakage__probe="inversion", leakage__limit=1e-9)
-    (row,) = record.cells["vanilla", 0].rounds
-    heard = {leak.partition for leak in record.cells["vanilla", 0].leaks}
-    assert heard | {drop.partition for drop in row.dropped} == {0, 1}
-    assert all("the site keeps it" in drop.reason for drop in row.dropped)
-    assert {drop.site for drop in row.dropped} <= {"Graz", "Linz"}
+    """One step on one image of each: both updates say too much for a strict site, and leave a lenient one."""
+    one = {
+        "leakage__every": 0,
+        "leakage__probe": "inversion",
+        "classifier__epochs": 0,
+        "train__steps": 1,
+        "train__batch": 1,
+    }
+    (row,) = on_machines(tmp_path, images=4, leakage__limit=0.01, **one).cells["vanilla", 0].rounds
+    assert {drop.partition for drop in row.dropped} == {0, 1}
+    assert {drop.site for drop in row.dropped} == {"Graz", "Linz"}
+    assert all("the site keeps it: update withheld" in drop.reason for drop in row.dropped)
+    (tmp_path / "again").mkdir()
+    lenient = on_machines(tmp_path / "again", images=4, leakage__limit=50.0, **one).finished()["vanilla", 0]
+    assert {leak.partition for leak in lenient.leaks} == {0, 1}
+    assert all(leak.values["rdlv-max"] > 0.01 for leak in lenient.leaks)
 
 
 def test_a_server_cannot_audit_hospitals_whose_images_it_has_not(tmp_path: Path) -> None:

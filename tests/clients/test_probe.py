@@ -50,9 +50,30 @@ def test_the_statistics_of_one_image_single_it_out(chests: Rows, strangers: Imag
     for value, expected in zip(sent, honest[0], strict=True):
         np.testing.assert_array_equal(value, expected)
     assert examples == 1
-    assert (told["probe-steps"], told["probe-rank"]) == (1, 1)
+    assert (told["probe-steps"], told["probe-likelier"]) == (1, 1)
     assert told["probe-noise-gain"] == pytest.approx(10)
-    assert set(told) == {"loss", "probe-steps", "probe-noise-gain", "probe-rank"}
+    assert float(told["probe-recovery-error"]) < 1e-4
+    assert set(told) == {"loss", "probe-steps", "probe-noise-gain", "probe-recovery-error", "probe-likelier"}
+
+
+def test_images_that_were_not_trained_on_are_no_likelier_than_strangers() -> None:
+    """However many there are: the likeliest of forty is likelier than one stranger."""
+    found = []
+    for seed in range(4):
+        chests = Rows(draw("chest", 60, 32, seed=seed).pixels, np.zeros(60, np.int64))
+        own, strangers = chests.take(np.arange(40)), to_images(chests.pixels[40:])
+        client = BatchNormProbeClient(RECIPE, own, partition=0, seed=seed, strangers=strangers)  # one step of one image
+        found.append(float(client.fit(start(), {"round": 1})[2]["probe-likelier"]))
+    assert 0.35 < np.mean(found) < 0.65
+
+
+def test_the_error_of_recovery_is_that_of_the_round_as_it_was_trained(chests: Rows, strangers: Images) -> None:
+    recipe = Recipe(network="convnet", size=32, steps=3, batch=2)
+    client = BatchNormProbeClient(recipe, chests.take(np.arange(6)), partition=0, seed=0, strangers=strangers)
+    assert float(client.fit(start(), {"round": 1})[2]["probe-recovery-error"]) < 1e-4
+    client = BatchNormProbeClient(recipe, chests.take(np.arange(5)), partition=0, seed=0, strangers=strangers)
+    odd = float(client.fit(start(), {"round": 1})[2]["probe-recovery-error"])
+    assert 1e-4 < odd < 0.1, "a last batch of one image has another n, which nobody tells"
 
 
 def test_the_images_own_update_draws_it(chests: Rows, prior: Images) -> None:
