@@ -3,7 +3,8 @@
 A global ResNet-18 is trained on the images of the other sites; then one site after the other, each with ``--images`` of
 its own, trains one round by the public recipe, and every attack is given what the server then holds. The truth is used
 for scores alone: PSNR, SSIM and RDLV with reconstructions matched to images, held against the public prior (the mean of
-the test images), with 95 % intervals over sites. Finished pairs of site and attack in ``--json`` are not run again.
+the test images), with 95 % intervals over sites; in ``--json`` also how many are picked out among all images of no site
+(IIP), and LPIPS where its weights are given. Pairs of site and attack that are there are not run again.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ from fedsec.config import RunConfig
 from fedsec.datasets import load
 from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
+from fedsec.metrics.gallery import Gallery
 from fedsec.metrics.intervals import mean_interval
+from fedsec.metrics.lpips import PerceptualWeights, load_perceptual
 from fedsec.metrics.similarity import leak_scores, placed
 from fedsec.models.networks import NETWORKS, NORMS, new_network
-from fedsec.models.training import network_arrays
+from fedsec.models.training import load_network, network_arrays
 from fedsec.privacy.protection import PROTECTIONS, parsed
 from fedsec.probes.audit import ATTACKS, Means
 from fedsec.probes.released import ITERATIONS, released_together
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
 from fedsec.seeds import stream
-from fedsec.types import Dataset, Images, Rows
+from fedsec.types import Dataset, Images, Indices, Rows
 
 WARM_BATCH = 16
 TOGETHER = "released"
@@ -45,16 +48,25 @@ ENLARGED = 3
 
 @dataclass(frozen=True)
 class Site:
-    """One client's round: what its server holds, and the truth for the scores."""
+    """One client's round: what its server holds, and the truth for the scores: ``rows``, its training images."""
 
     view: ServerView
-    truth: Images
+    rows: Rows
+
+    @property
+    def truth(self) -> Images:
+        return to_images(self.rows.pixels)
+
+
+def shared_out(data: Dataset, options: argparse.Namespace) -> tuple[Indices, Indices]:
+    """The images of all sites, one site's after another's, and the others."""
+    own, others = np.split(stream(options.seed, "sites").permutation(data.train), [options.sites * options.images])
+    return own, others
 
 
 def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
     """A global model after ``--warm`` steps on other images, and one round of each site on it."""
-    order = stream(options.seed, "sites").permutation(data.train)
-    own, others = np.split(order, [options.sites * options.images])
+    own, others = shared_out(data, options)
     steps = options.images // options.batch
     recipe = Recipe(
         options.network, options.norm, channels=data.channels, classes=len(data.class_names), size=data.size
@@ -73,7 +85,7 @@ def sites(data: Dataset, options: argparse.Namespace) -> list[Site]:
         client.fit(model, {"round": 2})
         view = client.captured
         assert view is not None
-        found.append(protected(Site(view, to_images(rows.pixels)), f"noise={options.noise}", place, options.seed))
+        found.append(protected(Site(view, rows), f"noise={options.noise}", place, options.seed))
     return found
 
 
@@ -143,28 +155,52 @@ def _spread(values: list[float]) -> str:
     return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
-def prepare(options: argparse.Namespace) -> tuple[Rows, Images, list[Site]]:
-    """The public test rows, the mean (1, c, s, s) of their images as prior, and the sites."""
+def chosen_data(options: argparse.Namespace) -> Dataset:
     flat = {
         "data.source": options.source,
         "data.size": options.size,
         "train.task": "classifier",
         **parse_settings(options.settings),
     }
-    data = load(RunConfig.from_flat(flat).data)
+    return load(RunConfig.from_flat(flat).data)
+
+
+def prepare(options: argparse.Namespace) -> tuple[Rows, Images, list[Site]]:
+    """The public test rows, the mean (1, c, s, s) of their images as prior, and the sites."""
+    data = chosen_data(options)
     public = data.rows(data.test)
     return public, to_images(public.pixels).mean(axis=0, keepdims=True), sites(data, options)
 
 
+def scorer(options: argparse.Namespace, prior: Images) -> Callable[[Site, Images], dict[str, float]]:
+    """Scores of one site's reconstructions: ``leak_scores``; which of a crowd each points at, where there is one (all
+    images of no site); LPIPS where ``--lpips`` names its weights."""
+    data = chosen_data(options)
+    crowd = Gallery.of(data.rows(np.concatenate([shared_out(data, options)[1], data.test])))
+    distance = load_perceptual(options.lpips) if options.lpips else None
+
+    def scores(site: Site, images: Images) -> dict[str, float]:
+        network = new_network(site.view.recipe.spec, seed=0)
+        load_network(network, site.view.before)
+        own = placed(site.truth, images)
+        found = {**leak_scores(site.truth, images, prior), **crowd.scores(site.rows, own, network.eval())}
+        if distance is not None:
+            found[f"lpips-{distance.network}"] = float(distance(site.truth, own).mean())
+        return found
+
+    return scores
+
+
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     public, prior, found = prepare(options)
+    score = scorer(options, prior)
     results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
 
     def done(key: str, kept: Path | None) -> bool:
         return key in results and (kept is None or kept.is_file())
 
     def keep(key: str, kept: Path | None, site: Site, images: Images, told: dict[str, float]) -> None:
-        results[key] = {**leak_scores(site.truth, images, prior), **told}
+        results[key] = {**score(site, images), **told}
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.save(kept, images)
@@ -225,6 +261,12 @@ def main() -> None:
         action="append",
         help=f"NAME=STRENGTH,... of {', '.join(PROTECTIONS)}, after --noise; may be given again for more lines",
     )
+    parser.add_argument(
+        "--lpips",
+        nargs=3,
+        metavar=("NETWORK", "BACKBONE", "LINEAR"),
+        help="score LPIPS too: alex or vgg, torchvision's file of it, and the linear weights of the package lpips",
+    )
     parser.add_argument("--png", type=Path, help="folder for a strip a site (truth, then each attack) and its arrays")
     parser.add_argument(
         "--together", action="store_true", help="'released' on all sites in one vectorised pass, for a GPU"
@@ -234,6 +276,9 @@ def main() -> None:
     pairs = [pair.split("=") for pair in options.iterations.split(",") if pair]
     options.iterations = {name: int(number) for name, number in pairs}
     options.protect = options.protect or [""]
+    if options.lpips:
+        network, *files = options.lpips
+        options.lpips = PerceptualWeights(network, *map(Path, files))
     if options.together and (TOGETHER not in options.attacks or options.protect != [""]):
         parser.error(f"--together runs {TOGETHER!r} without --protect: name it in --attacks, leave --protect out")
     if not options.images or options.images % options.batch:

@@ -23,6 +23,7 @@ AUDITS = (
     "idlg",
     "dlg",
     "released",
+    "first-layer",
 )
 """What ``leakage.attacks`` can name (``fedsec.probes.audit.ATTACKS``; a test holds the two together)."""
 
@@ -119,6 +120,8 @@ def _classifier_checks(config: RunConfig) -> list[str]:
         mistakes.append("classifier.sends = 'statistics': noise can make a variance negative; dp-* needs 'weights'")
     if config.classifier.norm == "frozen" and sends == "weights":
         mistakes.append("classifier.norm = 'frozen': all must use the same statistics; send them, or take another norm")
+    if config.classifier.network == "perceptron" and config.classifier.norm == "batch":
+        mistakes.append("classifier.norm = 'batch': a perceptron has one value a channel and image; take another norm")
     if config.leakage.probe == "statistics" and (config.classifier.norm != "batch" or sends == "weights"):
         mistakes.append(
             "leakage.probe = 'statistics': reads what train-mode BatchNorm sends; take classifier.norm = 'batch' and "

@@ -61,7 +61,7 @@ class Gan:
 class Classifier:
     """A federated image classifier (``train.task`` = 'classifier'): what hospitals train, and what an update leaks."""
 
-    network: Literal["resnet18", "convnet"] = setting("resnet18", meaning="the network")
+    network: Literal["resnet18", "convnet", "perceptron"] = setting("resnet18", meaning="the network")
     norm: Literal["batch", "frozen", "group", "layer", "none"] = setting(
         "batch", meaning="normalisation; batch: by each batch's statistics, frozen: by the running ones"
     )

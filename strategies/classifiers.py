@@ -46,7 +46,8 @@ BATCH = 64
 
 def spec_of(plan: Plan, config: RunConfig) -> NetworkSpec:
     chosen = config.classifier
-    return NetworkSpec(chosen.network, chosen.norm, plan.dataset.channels, len(plan.dataset.class_names))
+    data = plan.dataset
+    return NetworkSpec(chosen.network, chosen.norm, data.channels, len(data.class_names), size=data.size)
 
 
 def new_classifier(plan: Plan, config: RunConfig, seed: int) -> Arrays:

@@ -82,6 +82,7 @@ def test_all_mistakes_come_at_once() -> None:
         ({"gan.family": "diffusion", "gan.share": "both"}, "has no discriminator"),
         ({"gan.family": "diffusion", "gan.width": 24}, "multiple of 16"),
         ({"gan.family": "diffusion"}, "train.beta1 = 0.5: is a GAN's"),
+        ({"train.task": "classifier", "classifier.network": "perceptron"}, "one value a channel"),
         (
             {"train.task": "classifier", "leakage.probe": "statistics", "classifier.norm": "group"},
             "train-mode BatchNorm",

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.models import alexnet
 
-from experiments import evidence, inversion, ladder, membership
+from experiments import evidence, hints, inversion, ladder, membership
 from experiments.readings import table
 from fedsec.config import RunConfig
 from fedsec.datasets import load
 from fedsec.errors import RunError
 from fedsec.experiment import read_experiment
-from fedsec.images import to_images
 from fedsec.matrix import read_matrix
 from fedsec.metrics.features import Extractor
+from fedsec.metrics.lpips import STAGES
 from fedsec.models.shadows import Regime
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import check_promises
@@ -96,6 +97,7 @@ def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatc
     scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert set(scores) == {"prior 0", "bn-only 0"}
     assert 0 < scores["prior 0"]["ssim"] < 1
+    assert "iip-pixels" not in scores["prior 0"], "sixty images are no crowd"
     assert (tmp_path / "site-0.png").is_file()
     monkeypatch.setattr(inversion, "attack", None)  # what is finished is not run again
     monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept])
@@ -105,6 +107,37 @@ def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sys.argv", ["inversion", *chosen, *kept, "--png", str(tmp_path)])
     inversion.main()
     assert (tmp_path / "site-0.png").is_file()
+
+
+def test_the_inversion_trial_searches_a_crowd_and_measures_lpips_by_given_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, heads = tmp_path / "alexnet.pth", tmp_path / "alex.pth"
+    torch.save(alexnet(weights=None).state_dict(), backbone)
+    shapes = enumerate(channels for _, channels in STAGES["alex"])
+    torch.save({f"lin{stage}.model.1.weight": torch.rand(1, width, 1, 1) for stage, width in shapes}, heads)
+    chosen = ["phantom", "data.modality=chest", "data.count=450", "--sites", "1", "--warm", "1", "--size", "32"]
+    chosen += ["--network", "convnet", "--attacks", "prior", "--json", str(tmp_path / "scores.json")]
+    monkeypatch.setattr("sys.argv", ["inversion", *chosen, "--lpips", "alex", str(backbone), str(heads)])
+    inversion.main()
+    (scores,) = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")).values()
+    assert scores["lpips-alex"] > 0
+    assert scores["iip-chance"] < 1 / 200
+    assert 0 <= scores["iip-pixels"] <= 1
+
+
+def test_what_statistics_say_of_classes_is_held_against_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "hints.json"
+    chosen = ["phantom", "data.modality=chest", "data.count=80", "--sites", "3", "--warm", "1", "--size", "32"]
+    chosen += ["--network", "convnet", "--images", "4", "--batch", "4", "--rounds", "10", "--json", str(kept)]
+    monkeypatch.setattr("sys.argv", ["hints", *chosen])
+    hints.main()
+    assert "| class (2) | 4, 4, 1 | 3 |" in capsys.readouterr().out
+    shares = json.loads(kept.read_text(encoding="utf-8"))
+    assert np.allclose(np.sum(shares["truth"], axis=1), 1)
+    assert np.allclose(np.sum(shares["read"], axis=1), 1)
 
 
 def test_the_ladder_climbs_every_rung_once_and_takes_differences(
@@ -143,7 +176,7 @@ def test_the_inversion_trial_has_a_line_for_every_protection(
 
 def test_protected_sites_send_what_the_protection_says() -> None:
     view = trained(SMALL).view
-    site = inversion.Site(view, to_images(lesions(1, "protected", channels=1, size=32).pixels))
+    site = inversion.Site(view, lesions(1, "protected", channels=1, size=32))
     bare = inversion.protected(site, "local-statistics=1", 0, 0)
     assert site.view.statistics
     assert not bare.view.statistics

@@ -1,4 +1,5 @@
-"""Image classifiers as hospitals train them: ResNet-18 or a small convolutional net, their normalisation a choice.
+"""Image classifiers as hospitals train them: ResNet-18 or a small convolutional net, their normalisation a choice; and
+a perceptron, which nobody should, since one image can be divided out of its update.
 
 What a server can read from an update hangs on the normalisation more than on anything else, so it is one word of the
 specification: NORMS is the index.
@@ -18,6 +19,8 @@ from fedsec.seeds import address_seed
 
 Norm = Literal["batch", "frozen", "group", "layer", "none"]
 GROUPS = 8
+HIDDEN = "hidden"
+"""Name of a perceptron's first layer."""
 
 
 class FrozenStatistics(nn.BatchNorm2d):
@@ -48,13 +51,15 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class NetworkSpec:
     """``norm``: 'batch' takes each batch's own statistics while training and keeps a running average of them, 'frozen'
     uses the running ones it was given (BN in eval mode), the others keep none. ``width``: channels of a convnet's first
-    convolution; a ResNet-18 has its own."""
+    convolution, and an eighth of a perceptron's hidden units; a ResNet-18 has its own. ``size``: pixels a side, which a
+    perceptron alone is made for."""
 
-    network: Literal["resnet18", "convnet"] = "resnet18"
+    network: Literal["resnet18", "convnet", "perceptron"] = "resnet18"
     norm: Norm = "batch"
     channels: int = 1
     classes: int = 2
     width: int = 32
+    size: int = 64
 
 
 class ConvNet(nn.Module):
@@ -75,6 +80,19 @@ class ConvNet(nn.Module):
         return logits
 
 
+class Perceptron(nn.Module):
+    """All pixels to one linear layer with a bias, normalisation, ReLU, a linear head."""
+
+    def __init__(self, pixels: int, classes: int, norm: Callable[[int], nn.Module], width: int) -> None:
+        super().__init__()
+        self.hidden, self.norm, self.fc = nn.Linear(pixels, width), norm(width), nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.norm(self.hidden(images.flatten(1))[..., None, None])
+        logits: Tensor = self.fc(torch.relu(hidden).flatten(1))
+        return logits
+
+
 def _resnet18(spec: NetworkSpec, norm: Callable[[int], nn.Module]) -> nn.Module:
     from torchvision.models import resnet18
 
@@ -87,6 +105,7 @@ def _resnet18(spec: NetworkSpec, norm: Callable[[int], nn.Module]) -> nn.Module:
 NETWORKS: dict[str, Callable[[NetworkSpec, Callable[[int], nn.Module]], nn.Module]] = {
     "resnet18": _resnet18,
     "convnet": lambda spec, norm: ConvNet(spec.channels, spec.classes, norm, spec.width),
+    "perceptron": lambda spec, norm: Perceptron(spec.channels * spec.size**2, spec.classes, norm, 8 * spec.width),
 }
 
 

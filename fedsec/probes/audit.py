@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedsec.config import RunConfig
 from fedsec.images import to_images
+from fedsec.probes.firstlayer import first_layer
 from fedsec.probes.inversion import invert
 from fedsec.probes.labels import label_counts, only_label, replies
 from fedsec.probes.presets import PRESETS, Preset
@@ -124,4 +125,12 @@ def _released(view: ServerView, means: Means) -> tuple[Images, Told]:
     return released(view, prior=means.prior, seed=means.seed, iterations=iterations, device=means.device), {}
 
 
-ATTACKS: dict[str, Attack] = {**{name: _preset(name) for name in PRESETS}, "released": _released}
+def _first_layer(view: ServerView, means: Means) -> tuple[Images, Told]:
+    return first_layer(view), {}
+
+
+ATTACKS: dict[str, Attack] = {
+    **{name: _preset(name) for name in PRESETS},
+    "released": _released,
+    "first-layer": _first_layer,
+}

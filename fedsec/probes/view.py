@@ -28,7 +28,7 @@ class Recipe:
     the newest batch in running statistics.
     """
 
-    network: Literal["resnet18", "convnet"] = "resnet18"
+    network: Literal["resnet18", "convnet", "perceptron"] = "resnet18"
     norm: Norm = "batch"
     channels: int = 1
     classes: int = 2
@@ -42,7 +42,7 @@ class Recipe:
     @property
     def spec(self) -> NetworkSpec:
         """The network's part of it."""
-        return NetworkSpec(self.network, self.norm, self.channels, self.classes)
+        return NetworkSpec(self.network, self.norm, self.channels, self.classes, size=self.size)
 
     def sizes(self, images: int) -> list[int]:
         """Images in each of the ``steps`` batches: pass after pass over all, whose last batch may be a part of one."""

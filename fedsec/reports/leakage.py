@@ -61,7 +61,8 @@ def _sentence(record: RunRecord, found: Sequence[Leak], arm: str, site: int) -> 
     text += f" against {digits(prior.of('ssim').mean)} of the public prior" if prior else ""
     if math.isfinite(leak.identified):
         chance = leak.of("iip-chance").mean
-        text += f"; {percent(leak.identified)} of its images picked out of a crowd where chance is {percent(chance)}"
+        shares = ", ".join(f"{percent(share)} by {name}" for name, share in leak.by_embedding.items())
+        text += f"; of its images picked out of a crowd, where chance is {percent(chance)}: {shares}"
     return text + "."
 
 

@@ -20,6 +20,8 @@ from fedsec.types import Scalar
 
 PRIOR, OWN = "prior", "the site's own probe"
 DRAWN, PARTLY = 0.5, 0.1
+EMBEDDINGS = ("pixels", "features")
+"""What a crowd is searched by: equal pixels at any contrast, or what the attacked network makes of them."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,14 @@ class Leak:
 
     @property
     def identified(self) -> float:
-        """Share of the images picked out of the crowd by the better embedding; NaN without a crowd."""
-        found = [mean for name in ("iip-pixels", "iip-features") if math.isfinite(mean := self.of(name).mean)]
-        return max(found, default=math.nan)
+        """Share of the images picked out of the crowd by the embedding that picks out more; NaN without a crowd."""
+        return max(self.by_embedding.values(), default=math.nan)
+
+    @property
+    def by_embedding(self) -> dict[str, float]:
+        """The share that each embedding picks out: 'pixels', 'features'; none where it was not measured."""
+        means = {name: self.of(f"iip-{name}").mean for name in EMBEDDINGS}
+        return {name: mean for name, mean in means.items() if math.isfinite(mean)}
 
     @property
     def strength(self) -> float:

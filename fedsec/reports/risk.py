@@ -104,7 +104,10 @@ def _numbers(leak: Leak, prior: Leak | None) -> str:
     )
     if math.isfinite(leak.identified):
         crowd = 1 / leak.of("iip-chance").mean
-        text += f" {percent(leak.identified)} of the images are picked out of a crowd of {crowd:.0f}."
+        text += f" {percent(leak.identified)} of the images are picked out of a crowd of {crowd:.0f}"
+        worst = min(leak.by_embedding, key=lambda name: leak.by_embedding[name])
+        rest = leak.by_embedding[worst]
+        text += f" ({percent(rest)} when searched by {worst})." if rest < leak.identified else "."
     return text
 
 
