@@ -61,7 +61,10 @@ def main() -> None:
     scores = f"{error:.3f} | {blind:.3f} | {alike:.2f} | {right:.0%} | {likely:.0%}"
     print(f"| {options.by} ({len(public)}) | {trained} | {options.sites} | {scores} |")
     if options.json:
-        write_whole(options.json, json.dumps({"truth": truth.tolist(), "read": found.tolist()}) + "\n")
+        write_whole(
+            options.json,
+            json.dumps({"truth": truth.tolist(), "read": found.tolist(), "public": public.tolist()}) + "\n",
+        )
 
 
 if __name__ == "__main__":

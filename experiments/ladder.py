@@ -19,8 +19,9 @@ from experiments.inversion import Site, prepare, site_parser
 from fedsec.images import to_images
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
 from fedsec.metrics.similarity import placed, psnr, rdlv, ssim
-from fedsec.probes.ladder import LEAKS, RUNGS, climb
+from fedsec.probes.ladder import RUNGS, climb
 from fedsec.reports.results import write_whole
+from fedsec.reports.sources import LEAKS
 from fedsec.types import Images
 
 PUBLIC = 64

@@ -24,6 +24,16 @@ AUDITS = (
     "dlg",
     "released",
     "first-layer",
+    "random",
+    "global",
+    "proxy",
+    "update-only",
+    "update+random",
+    "update+global",
+    "update+proxy",
+    "both",
+    "maps-only",
+    "maps+bn",
 )
 """What ``leakage.attacks`` can name (``fedsec.probes.audit.ATTACKS``; a test holds the two together)."""
 

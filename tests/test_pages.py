@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.heat import tables
@@ -71,6 +72,24 @@ def test_leakage_rows(attack: str, files: tuple[str, ...]) -> None:
     assert lines, f"no line says that {attack} was run at {len(rows)} sites"
     said = [spread([row[key] for row in rows], digits) for key, digits in (("psnr", 1), ("ssim", 2), ("rdlv", 2))]
     assert any(all(text in line for text in said) for line in lines), (said, lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("chest-8", "normal, pneumonia | 8, 8, 1"),
+        ("chest-1", "normal, pneumonia | 1, 1, 1"),
+        ("chest-16", "normal, pneumonia | 16, 4, 4"),
+        ("isic-site-8", "four cameras of HAM10000 | 8, 8, 1"),
+        ("isic-site-1", "four cameras of HAM10000 | 1, 1, 1"),
+        ("isic-class-8", "benign, malignant | 8, 8, 1"),
+    ],
+)
+def test_rows_of_what_statistics_say(file: str, line: str) -> None:
+    kept = json.loads((RESULTS / f"leakage/hints-{file}.json").read_text(encoding="utf-8"))
+    error = np.abs(np.array(kept["read"]) - np.array(kept["truth"])).mean()
+    page = (RESULTS / "leakage.md").read_text(encoding="utf-8").replace("*", "")
+    assert f"| {line} | {error:.2f} |" in page
 
 
 def spread(values: list[float], digits: int) -> str:

@@ -14,6 +14,7 @@ from fedsec.images import to_images
 from fedsec.probes.firstlayer import first_layer
 from fedsec.probes.inversion import invert
 from fedsec.probes.labels import label_counts, only_label, replies
+from fedsec.probes.ladder import RUNGS, climb
 from fedsec.probes.presets import PRESETS, Preset
 from fedsec.probes.released import ITERATIONS, released
 from fedsec.probes.replica import Replica
@@ -24,6 +25,8 @@ from fedsec.types import Images, Rows
 
 MAPPED = 4
 """Numbers of a map for each pixel of an image where a ResNet-18's first stage ends."""
+CLIMBING = 300
+"""Iterations of every rung of the ladder."""
 Told = dict[str, float]
 """What an attack says of itself."""
 
@@ -125,6 +128,19 @@ def _released(view: ServerView, means: Means) -> tuple[Images, Told]:
     return released(view, prior=means.prior, seed=means.seed, iterations=iterations, device=means.device), {}
 
 
+def _rung(name: str) -> Attack:
+    """One rung of the ladder, so that a run's report can say where a leak comes from."""
+
+    def attack(view: ServerView, means: Means) -> tuple[Images, Told]:
+        public = to_images(means.public.pixels) if means.public is not None else means.prior
+        iterations = means.iterations or CLIMBING
+        return climb(
+            name, view, prior=means.prior, public=public, seed=means.seed, iterations=iterations, device=means.device
+        )
+
+    return attack
+
+
 def _first_layer(view: ServerView, means: Means) -> tuple[Images, Told]:
     return first_layer(view), {}
 
@@ -133,4 +149,5 @@ ATTACKS: dict[str, Attack] = {
     **{name: _preset(name) for name in PRESETS},
     "released": _released,
     "first-layer": _first_layer,
+    **{name: _rung(name) for name in RUNGS if name not in ("prior-only", *PRESETS)},
 }

@@ -1,7 +1,7 @@
 """Where a leak comes from: one captured update, attacked again and again with one source exchanged. RUNGS is the index.
 
 Every rung is the same optimisation (start, rate, priors, iterations); only what it holds the images against differs.
-What a source gives away is the difference of two rungs on the same images.
+What a source gives away is the difference of two rungs on the same images (``fedsec.reports.sources.LEAKS``).
 """
 
 from __future__ import annotations
@@ -97,21 +97,6 @@ RUNGS: dict[str, Rung] = {
     "maps-only": Rung(maps=True),
     "maps+bn": Rung("sent", maps=True),
 }
-LEAKS: dict[str, tuple[str, str]] = {
-    "statistics alone": ("bn-only", "prior-only"),
-    "what the statistics tell beyond the global model's": ("bn-only", "global"),
-    "beyond proxy data's": ("bn-only", "proxy"),
-    "beyond random ones": ("bn-only", "random"),
-    "update alone": ("update-only", "prior-only"),
-    "statistics beside the update": ("both", "update-only"),
-    "beside the update, beyond the global model's": ("both", "update+global"),
-    "beside the update, beyond proxy data's": ("both", "update+proxy"),
-    "beside the update, beyond random ones": ("both", "update+random"),
-    "both together": ("both", "prior-only"),
-    "maps read off the update, statistics not sent": ("maps-only", "prior-only"),
-    "statistics beside the maps": ("maps+bn", "maps-only"),
-}
-"""What is attributed -> (with it, without it)."""
 
 
 def climb(

@@ -25,6 +25,7 @@ from fedsec.reports.leaks import (
 from fedsec.reports.markup import figure, inert, paragraph, plots, section, table
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import values_of
+from fedsec.reports.sources import ladder
 from fedsec.reports.verdict import Verdict, digits, percent
 
 WIDTH = 640
@@ -81,8 +82,8 @@ def _cautions(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
 
 def leak_sections(record: RunRecord, folder: Path) -> str:
     found = leaks(record)
-    own = (pictures(record, folder, found), attacks(found, SCORES), _over_rounds(record, found), _prices(record, found))
-    return "".join(own)
+    drawn, told = pictures(record, folder, found), attacks(found, SCORES) + ladder(found)
+    return drawn + told + _over_rounds(record, found) + _prices(record, found)
 
 
 def pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:

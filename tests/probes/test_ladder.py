@@ -11,9 +11,10 @@ import torch
 from fedsec.probes import ladder
 from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.inversion import invert
-from fedsec.probes.ladder import LEAKS, RUNGS, SOURCES, climb, without_statistics
+from fedsec.probes.ladder import RUNGS, SOURCES, climb, without_statistics
 from fedsec.probes.presets import Preset
 from fedsec.probes.terms import Observed
+from fedsec.reports.sources import LEAKS
 from fedsec.types import Images
 from tests.probes.rounds import SMALL, Round, images_of, trained
 

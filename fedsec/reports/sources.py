@@ -1,0 +1,68 @@
+"""Where a leak comes from: one update attacked with one source exchanged, difference by difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.reports.leaks import PRIOR, Leak
+from fedsec.reports.markup import inert, section, table
+from fedsec.reports.verdict import digits
+
+LEAKS: dict[str, tuple[str, str]] = {
+    "statistics alone": ("bn-only", "prior-only"),
+    "what the statistics tell beyond the global model's": ("bn-only", "global"),
+    "beyond proxy data's": ("bn-only", "proxy"),
+    "beyond random ones": ("bn-only", "random"),
+    "update alone": ("update-only", "prior-only"),
+    "statistics beside the update": ("both", "update-only"),
+    "beside the update, beyond the global model's": ("both", "update+global"),
+    "beside the update, beyond proxy data's": ("both", "update+proxy"),
+    "beside the update, beyond random ones": ("both", "update+random"),
+    "both together": ("both", "prior-only"),
+    "maps read off the update, statistics not sent": ("maps-only", "prior-only"),
+    "statistics beside the maps": ("maps+bn", "maps-only"),
+}
+"""What is attributed -> (with it, without it), rungs of ``fedsec.probes.ladder.RUNGS``."""
+MEASURES = ("ssim", "rdlv")
+
+
+def ladder(found: Sequence[Leak]) -> str:
+    """What each source gives away, of every arm in which both of its rungs were attacked; '' where none was."""
+    rows = []
+    for arm in dict.fromkeys(leak.arm for leak in found):
+        for name, (one, other) in LEAKS.items():
+            each = [differences(found, arm, one, other, measure) for measure in MEASURES]
+            if each[0]:
+                over = [mean_interval(values) for values in each]
+                rows.append((inert(arm), inert(name), f"{one} − {other}", str(len(each[0])), *map(_signed, over)))
+    if not rows:
+        return ""
+    told = "Differences of two attacks on the same updates, mean over audits, below it the 95 % interval."
+    head = ("arm", "what is attributed", "attacks", "audits", *(f"{name.upper()} gained" for name in MEASURES))
+    return section("Where the leak comes from", table(told, head, rows, numeric=True))
+
+
+def differences(found: Sequence[Leak], arm: str, one: str, other: str, measure: str) -> list[float]:
+    """Audit by audit, over all sites; those alone in which both attacks could be made."""
+    gained = []
+    for leak in found:
+        if (leak.arm, leak.attack) != (arm, _logged(one)):
+            continue
+        same = [b for b in found if (b.arm, b.partition, b.attack) == (arm, leak.partition, _logged(other))]
+        for a, b in zip(leak.rows, same[0].rows if same else (), strict=False):
+            value = a.values.get(measure, math.nan) - b.values.get(measure, math.nan)
+            if a.round == b.round and math.isfinite(value):
+                gained.append(value)
+    return gained
+
+
+def _logged(rung: str) -> str:
+    """The prior's own name in a run's log."""
+    return PRIOR if rung == "prior-only" else rung
+
+
+def _signed(over: Interval) -> str:
+    text = f"{over.mean:+.2f}".replace("-", "−")
+    return text + (f"<small>{digits(over.low)} to {digits(over.high)}</small>" if math.isfinite(over.low) else "")
