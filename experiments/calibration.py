@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fedsec.reports.roles import Role, overrides, role
 from fedsec.reports.runlog import read
 from fedsec.seeds import stream
 from fedsec.types import Vector
+from strategies.evidence import READINGS
 
 
 def check(pool: Pool, folders: Sequence[Path], rounds: int, scenarios: int, rules: Sequence[str]) -> Iterator[str]:
@@ -123,11 +125,14 @@ def main() -> None:
         "--check", nargs="*", type=Path, metavar="RUN", help="scenarios against defended cells: of these, or RUNS"
     )
     parser.add_argument("--replay", action="store_true", help="each rule on the losses of the undefended cells")
+    parser.add_argument("--spread", type=float, help="what fed-inspect takes honest log peaks to differ by; 0.3")
     parser.add_argument("--json", type=Path, help="where the numbers are kept; cases that are there are replaced")
     options = parser.parse_args()
     if options.replay:
         print("\n".join(replayed(options.runs, options.rules.split(","))))
         return
+    if options.spread:
+        READINGS["peak"] = replace(READINGS["peak"], spread=lambda number: options.spread)
     pool = pool_of(options.runs, options.rounds)
     if options.check is not None:
         held = options.check or options.runs

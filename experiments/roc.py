@@ -22,6 +22,13 @@ RULES = ("fed-inspect", "calibrated", "released")
 TARGETS = ((4, 1), (10, 3), (30, 9), (100, 30))
 """Clients and attackers of which 95 % are to be flagged; 1 % of nobody's."""
 MOST_FALSE, LEAST_TRUE = 0.01, 0.95
+GONE = 1e-3
+"""Part of a fair share below which nothing is left."""
+
+
+def named(kind: str) -> str:
+    """A file's kind of federation in words: iid, or the concentration of a Dirichlet split."""
+    return kind if kind == "iid" else f"Dirichlet {kind}"
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
@@ -57,7 +64,9 @@ def _cells(rows: Sequence[Row], attackers: int, target: bool) -> list[str]:
 
 
 def _share(row: Row) -> str:
-    return f"{row['share']:.2g}" + (f" ({row['printed']:.2g})" if "printed" in row else "")
+    """Under the rule itself; in brackets under the paper's printed form of the released one."""
+    told = [f"{row[key]:.2g}" if row[key] >= GONE else "0" for key in ("share", "printed") if key in row]
+    return told[0] + (f" ({told[1]})" if len(told) > 1 else "")
 
 
 def _pair(texts: Sequence[str], unit: str = "") -> str:
@@ -77,7 +86,7 @@ def draw(kinds: dict[str, Sequence[Row]], path: Path) -> None:
         for column, (clients, attackers) in enumerate(TARGETS):
             axes = figure.add_subplot(len(kinds), len(TARGETS), place * len(TARGETS) + column + 1)
             _curves(axes, [row for row in rows if (row["clients"], row["attackers"]) == (clients, attackers)])
-            axes.set_title(f"{kind}, {attackers} of {clients}", size=8, loc="left")
+            axes.set_title(f"{named(kind)}, {attackers} of {clients}", size=8, loc="left")
             if column:
                 axes.set_yticklabels([])
             if place < len(kinds) - 1:
@@ -114,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     kinds = {path.stem.removeprefix("ten-"): json.loads(path.read_text(encoding="utf-8")) for path in options.files}
     for kind, rows in kinds.items():
-        print(f"### {kind}\n")
+        print(f"### {named(kind)}\n")
         print("\n".join(table(rows)), end="\n\n")
     if options.png:
         draw(kinds, options.png)

@@ -133,6 +133,19 @@ def test_whole_runs_are_held_against_scenarios() -> None:
     assert cells == {f"| {arm}+fed-detect, seed {seed}" for arm in ("attack", "clean") for seed in (0, 1, 2)}
 
 
+def test_scenarios_and_a_whole_run_of_ten_unequal_hospitals_agree() -> None:
+    """The whole run's rates lie in the range of 95 % of scenarios like it (docs/results/calibration.md)."""
+    kept = ISIC.parent / "calibration"
+    rows = list(check(pool_of([kept / "traces-0.1"], 40), [kept / "clients-10-0.1-1"], 40, 12, ["fed-inspect"]))[2:]
+    assert len(rows) == 2
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        for run, scenarios in ((cells[2], cells[3]), (cells[4], cells[5])):
+            if run != "–":
+                low, high = (float(part) for part in scenarios.split("(")[1].rstrip(")").split(" to "))
+                assert low - 0.01 <= float(run) <= high + 0.01, row
+
+
 def test_rules_are_replayed_on_the_losses_of_undefended_cells() -> None:
     lines = list(replayed([ISIC.parent / "diffusion"], ["calibrated"]))
     assert set(lines[1:]) == {f"| {arm}, seed 0 | calibrated | 0, 0, 0, 0 |" for arm in ("vanilla", "attack")}
