@@ -155,6 +155,29 @@ def test_a_server_cannot_audit_hospitals_whose_images_it_has_not(tmp_path: Path)
         on_machines(tmp_path, leakage__every=1)
 
 
+def test_a_runs_report_says_where_the_leak_comes_from(tmp_path: Path) -> None:
+    names = ("bn-only", "random", "global", "proxy", "maps-only", "maps+bn", "first-layer")
+    few = ",".join(f"{name}=5" for name in names)
+    record, folder = run(config(tmp_path, leakage__attacks=",".join(names), leakage__iterations=few, train__rounds=1))
+    (cell,) = record.finished().values()
+    made = {row.attack: row for row in cell.leaks}
+    assert set(made) == {*names, "prior"}
+    assert "begins with a convolution" in made["first-layer"].reason
+    assert made["maps-only"].values["ssim"] > made["prior"].values["ssim"]
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "Where the leak comes from" in text
+    for line in ("bn-only − global", "bn-only − prior-only", "maps-only − prior-only", "maps+bn − maps-only"):
+        assert line in text
+
+
+def test_one_image_is_divided_out_of_a_perceptrons_update_in_a_federation(tmp_path: Path) -> None:
+    network = {"classifier__network": "perceptron", "classifier__norm": "none", "leakage__attacks": "first-layer"}
+    record, _ = run(config(tmp_path, **network, leakage__sites="0,2", train__rounds=1))
+    made = {(row.partition, row.attack): row for row in record.finished()["vanilla", 0].leaks}
+    assert made[2, "first-layer"].values["ssim"] > 0.999
+    assert "6 images are mixed" in made[0, "first-layer"].reason
+
+
 def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
     arms = {"plain": {}, "noise-9": {"classifier.protect": "noise=9"}, "noise-1": {"classifier.protect": "noise=1"}}
     _, folder = run(config(tmp_path, run__arms=json.dumps(arms), train__rounds=1, leakage__sites="0,2"))
