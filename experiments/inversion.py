@@ -104,7 +104,8 @@ def attack(
     """Reconstructions, and what the attack says of itself."""
     if name == "prior":
         return np.broadcast_to(prior, site.truth.shape).copy(), {}
-    means = Means(prior, public, options.seed, options.iterations.get(name, 0), options.device)
+    iterations, device = options.iterations.get(name, 0), options.device
+    means = Means(prior, public, options.seed, iterations, device, options.chunk)
     return ATTACKS[name](site.view, means)
 
 
@@ -261,6 +262,7 @@ def main() -> None:
         action="append",
         help=f"NAME=STRENGTH,... of {', '.join(PROTECTIONS)}, after --noise; may be given again for more lines",
     )
+    parser.add_argument("--chunk", type=int, help="restarts side by side; all, unless memory is short")
     parser.add_argument(
         "--lpips",
         nargs=3,

@@ -34,13 +34,15 @@ Told = dict[str, float]
 @dataclass(frozen=True)
 class Means:
     """What an attacker brings: a public image to start from, ``prior`` (1, c, s, s), ``public`` images of each class or
-    none, and ``iterations``, 0 for the attack's own; where to compute."""
+    none, and ``iterations``, 0 for the attack's own; where to compute; ``chunk``: restarts at once, None for all, which
+    bounds the memory and changes nothing else."""
 
     prior: Images
     public: Rows | None
     seed: int
     iterations: int = 0
     device: str = "cpu"
+    chunk: int | None = None
 
 
 Attack = Callable[[ServerView, Means], tuple[Images, Told]]
@@ -86,7 +88,14 @@ def _inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told
     trains = any(name in OF_THE_UPDATE for name in chosen.terms)
     known = known_labels(view, replica, means.public) if trains else None
     found = invert(
-        replica, observe(view, replica, maps), chosen, count=view.examples, labels=known, prior=prior, seed=seed
+        replica,
+        observe(view, replica, maps),
+        chosen,
+        count=view.examples,
+        labels=known,
+        prior=prior,
+        seed=seed,
+        chunk=means.chunk,
     )
     told = {"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}
     return found.images, {"loss": found.loss, **told}
