@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.heat import tables
+from experiments.roc import RULES, draw
+from experiments.roc import table as detection
 from experiments.table import DEFAULT
 from experiments.table import table as scores
 from fedsec.matrix import read_matrix
@@ -19,6 +22,7 @@ PROJECT = Path(__file__).parents[1]
 RESULTS, DATA = PROJECT / "docs/results", PROJECT.parent / "shared/data"
 UTILITY = ",".join(f"{kind}-auc-{count}" for count in (10, 25, 100) for kind in ("real", "utility"))
 QUALITY = "frechet-domain,kid,precision,recall,spread,trigger-rate,trigger-strength"
+KINDS = ("iid", "1.0", "0.3", "0.1")
 SEEDS = tuple(f"one-image-seed-{seed}" for seed in range(3))
 CHEST = ("data.modality=chest", "data.grouping=classes", "gan.mirror=false")
 
@@ -27,6 +31,20 @@ CHEST = ("data.modality=chest", "data.grouping=classes", "gan.mirror=false")
 def test_score_tables(page: str, metrics: str) -> None:
     kept = json.loads((RESULTS / page / "results.json").read_text(encoding="utf-8"))
     assert scores(kept, metrics.split(",")) in (RESULTS / f"{page}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_detection_tables(kind: str) -> None:
+    rows = json.loads((RESULTS / f"calibration/ten-{kind}.json").read_text(encoding="utf-8"))
+    assert {row["rule"] for row in rows} == set(RULES)
+    assert "\n".join(detection(rows)) in (RESULTS / "calibration.md").read_text(encoding="utf-8")
+
+
+def test_detection_curves_are_drawn_from_what_is_kept(tmp_path: Path) -> None:
+    kinds = {kind: json.loads((RESULTS / f"calibration/ten-{kind}.json").read_text(encoding="utf-8")) for kind in KINDS}
+    draw(kinds, tmp_path / "roc.png")
+    drawn, kept = (Image.open(path).size for path in (tmp_path / "roc.png", RESULTS / "calibration/roc.png"))
+    assert drawn == kept
 
 
 @pytest.mark.parametrize(
