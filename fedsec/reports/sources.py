@@ -64,5 +64,5 @@ def _logged(rung: str) -> str:
 
 
 def _signed(over: Interval) -> str:
-    text = f"{over.mean:+.2f}".replace("-", "−")
+    text = f"{round(over.mean, 2) + 0.0:+.2f}".replace("-", "−")
     return text + (f"<small>{digits(over.low)} to {digits(over.high)}</small>" if math.isfinite(over.low) else "")
