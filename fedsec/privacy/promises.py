@@ -100,7 +100,8 @@ def promises(config: RunConfig, images: Sequence[int], rounds: int) -> list[Scor
     reply = reply_accountant(config, len(images))
     if reply is not None:
         scores.append(replace(_score(reply, rounds), name="epsilon-replies"))
-        scores[-1] = replace(scores[-1], reason=f"{scores[-1].reason}, {REPLIES}")
+        if math.isfinite(scores[-1].value):
+            scores[-1] = replace(scores[-1], reason=f"{scores[-1].reason}, {REPLIES}")
     if config.privacy.images:
         sites = [site for count in images if (site := image_accountant(config, count)) is not None]
         releases = rounds * config.train.steps

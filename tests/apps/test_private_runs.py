@@ -163,6 +163,7 @@ def test_a_classifier_s_noised_replies_promise_for_themselves() -> None:
     (found,) = promises(told("clip-noise=4,local-statistics=1"), [30, 40], 5)
     assert (found.name, found.value) == ("epsilon-replies", epsilon(4.0, default_delta(2), 5))
     assert "trusted: nobody: the reply itself is protected" in found.reason
+    assert "in the clear beside a reply: how many images it is of" in found.reason
     assert promises(told("noise=4"), [30, 40], 5) == []
     assert promises(told("clip-noise=0"), [30, 40], 5)[0].reason == "no guarantee"
     budget = {"privacy.budget": found.value, "train.rounds": 50}
