@@ -135,7 +135,7 @@ def _classifier_checks(config: RunConfig) -> list[str]:
     if config.leakage.probe == "statistics" and (config.classifier.norm != "batch" or sends == "weights"):
         mistakes.append(
             "leakage.probe = 'statistics': reads what train-mode BatchNorm sends; take classifier.norm = 'batch' and "
-            "sends = 'statistics' or 'everything', or leakage.probe = 'inversion'"
+            "classifier.sends = 'statistics', or leakage.probe = 'inversion'"
         )
     if config.leakage.limit and config.leakage.probe != "inversion":
         mistakes.append(

@@ -141,7 +141,7 @@ def _rung(name: str) -> Attack:
     """One rung of the ladder, so that a run's report can say where a leak comes from."""
 
     def attack(view: ServerView, means: Means) -> tuple[Images, Told]:
-        public = to_images(means.public.pixels) if means.public is not None else means.prior
+        public = to_images(means.public.pixels) if means.public is not None else means.prior[:0]
         iterations = means.iterations or CLIMBING
         return climb(
             name, view, prior=means.prior, public=public, seed=means.seed, iterations=iterations, device=means.device

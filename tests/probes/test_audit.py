@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from fedsec.probes.audit import MAPPED, _smoothed
+import numpy as np
+import pytest
+
+from fedsec.probes.audit import ATTACKS, MAPPED, Means, _smoothed
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.presets import PRESETS
 from tests.probes.rounds import SMALL, trained
 
@@ -18,3 +22,9 @@ def test_smoothness_and_statistics_weigh_more_where_a_map_says_less() -> None:
     assert sparse.terms["maps"] == preset.terms["maps"]
     several = _smoothed(preset, values=pixels, view=trained(SMALL, steps=2).view)
     assert several.terms["statistics"] == preset.terms["statistics"], "given moments hold the contrast"
+
+
+def test_a_rung_that_needs_public_images_says_so_where_there_are_none() -> None:
+    done = trained(SMALL)
+    with pytest.raises(ProbeError, match="0 public images"):
+        ATTACKS["proxy"](done.view, Means(np.zeros((1, 1, 32, 32), np.float32), None, 0, 2))
