@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.scenarios import RULES, WARMUP, Pool, inspected, pool_of, rates, replay, scenario
+from experiments.scenarios import RULES, WARMUP, Pool, counted, inspected, pool_of, rates, replay, scenario
 from fedsec.reports.record import Header
 from fedsec.reports.results import write_whole
 from fedsec.reports.roles import Role, overrides, role
@@ -39,17 +40,22 @@ def check(pool: Pool, folders: Sequence[Path], rounds: int, scenarios: int, rule
             if name is None or name not in rules or len(cell.rounds) < rounds or (its.malicious and not pool.malicious):
                 continue
             clients, attackers = record.header.clients, len(its.malicious)
-            seen = [replay(_like(pool, clients, attackers, number, its), RULES[name])[0] for number in range(scenarios)]
-            true, false = (
-                _range([flags[WARMUP:, part].mean() for flags in seen if flags[WARMUP:, part].size])
-                for part in (slice(0, attackers), slice(attackers, None))
-            )
-            rows = cell.rounds[WARMUP:rounds]
-            guilty = [p in row.flags for row in rows for p in its.malicious]
-            honest = [p in row.flags for row in rows for p in row.losses if p not in its.malicious]
-            hit = f"{np.mean(guilty):.2f}" if guilty else "–"
+            fraction = float(record.header.config.get("train.fraction", 1))
+            true, false = [], []
+            for number in range(scenarios):
+                table = _like(pool, clients, attackers, number, its, fraction)
+                flags, here = replay(table, RULES[name])[0], counted(table)
+                true += [flags[:, :attackers][here[:, :attackers]].mean()] if attackers else []
+                false.append(flags[:, attackers:][here[:, attackers:]].mean())
+            own: Counter[int] = Counter()
+            told: dict[bool, list[bool]] = {True: [], False: []}
+            for row in cell.rounds[: round(rounds / fraction)]:
+                own.update(list(row.losses))
+                for p in row.losses:
+                    told[p in its.malicious] += [p in row.flags] if own[p] > WARMUP else []
+            hit = f"{np.mean(told[True]):.2f}" if attackers else "–"
             cell_of = f"| {arm}, seed {seed} | {attackers} of {clients}"
-            yield f"{cell_of} | {hit} | {true} | {np.mean(honest):.3f} | {false} |"
+            yield f"{cell_of} | {hit} | {_range(true)} | {np.mean(told[False]):.3f} | {_range(false)} |"
 
 
 def replayed(folders: Sequence[Path], rules: Sequence[str]) -> Iterator[str]:
@@ -67,9 +73,11 @@ def replayed(folders: Sequence[Path], rules: Sequence[str]) -> Iterator[str]:
                 yield f"| {arm}, seed {seed} | {name} | {', '.join(map(str, flags))} |"
 
 
-def _like(pool: Pool, clients: int, attackers: int, number: int, its: Role) -> Vector:
+def _like(pool: Pool, clients: int, attackers: int, number: int, its: Role, fraction: float) -> Vector:
     lying = any("report as their losses" in line for line in its.threat)
-    return scenario(pool, clients, attackers, stream(number, "check", clients, attackers), lying=lying)
+    return scenario(
+        pool, clients, attackers, stream(number, "check", clients, attackers), lying=lying, fraction=fraction
+    )
 
 
 def _rule_of(header: Header, arm: str) -> str | None:
@@ -101,7 +109,9 @@ SHOWN = ("false flags", "flags", "auc", "share")
 TELLS = ("truth", "lies")
 
 
-def judged(pool: Pool, names: Sequence[str], sizes: Collection[int], scenarios: int) -> Iterator[dict[str, Any]]:
+def judged(
+    pool: Pool, names: Sequence[str], sizes: Collection[int], scenarios: int, fraction: float
+) -> Iterator[dict[str, Any]]:
     """Each rule on each case of CASES with ``sizes`` clients: fewer scenarios of more clients, and a tenth of them for
     the two rules that grow a forest each round."""
     for name in names:
@@ -109,7 +119,7 @@ def judged(pool: Pool, names: Sequence[str], sizes: Collection[int], scenarios: 
         for clients, attackers in (case for case in CASES if case[0] in sizes):
             drawn = max(10, count * 4 // clients)
             for lying in (False, True) if attackers else (False,):
-                found = rates(pool, clients, attackers, name, drawn, lying=lying)
+                found = rates(pool, clients, attackers, name, drawn, lying=lying, fraction=fraction)
                 case = dict(zip(CASE, (name, clients, attackers, lying), strict=True))
                 yield {**case, "scenarios": drawn, **found}
 
@@ -120,6 +130,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--scenarios", type=int, default=200, help="a case; released and paper get a tenth")
     parser.add_argument("--clients", default="4,10,30,100")
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the clients asked each round")
     parser.add_argument("--rules", default="calibrated,fed-inspect,released,paper")
     parser.add_argument(
         "--check", nargs="*", type=Path, metavar="RUN", help="scenarios against defended cells: of these, or RUNS"
@@ -146,7 +157,8 @@ def main() -> None:
     print("| rule | attackers of clients | tell | false flags | true flags | AUC | share left |")
     print("|---|---|---|---|---|---|---|")
     rows = json.loads(options.json.read_text()) if options.json and options.json.is_file() else []
-    for row in judged(pool, names, {int(number) for number in options.clients.split(",")}, options.scenarios):
+    sizes = {int(number) for number in options.clients.split(",")}
+    for row in judged(pool, names, sizes, options.scenarios, options.fraction):
         numbers = " | ".join(f"{row[key]:.3f}" if key in row else "–" for key in SHOWN)
         print(
             f"| {row['rule']} | {row['attackers']} of {row['clients']} | {TELLS[row['lying']]} | {numbers} |",

@@ -5,7 +5,8 @@ of what its generator draws, where fed-inspect looked) stands from the median of
 traces form two pools, the malicious by how many attacked together. A scenario draws n - k of the first and k of the
 second (of the recorded number nearest to k) with replacement, puts each back on one recorded median, and swaps what a
 client differs by from its own ten-round mean between neighbouring rounds, so that no two copies are equal. Liars report
-the honest median. Each rule then judges the scenario round by round.
+the honest median. Where a fraction is asked each round, a trace goes on with its client's own rounds, and a scenario
+ends when the first is used up. Each rule then judges it round by round.
 
 Not modelled: what a weight does to its client's loss.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedsec.errors import RunError
@@ -122,8 +124,11 @@ def pool_of(folders: Sequence[Path], rounds: int) -> Pool:
     return Pool(tuple(honest.values()), guilty, tuple(medians.values()))
 
 
-def scenario(pool: Pool, clients: int, attackers: int, rng: np.random.Generator, *, lying: bool) -> Vector:
-    """(rounds, clients, series): what each client reports, attackers first; losses in their own unit."""
+def scenario(
+    pool: Pool, clients: int, attackers: int, rng: np.random.Generator, *, lying: bool, fraction: float = 1.0
+) -> Vector:
+    """(rounds, clients, series): what each client reports, attackers first; losses in their own unit, NaN from those
+    who are not asked."""
     middle = pool.medians[int(rng.integers(len(pool.medians)))]
     guilty = pool.attackers(attackers) if attackers else ()
     drawn = [guilty[int(i)] for i in rng.integers(len(guilty) or 1, size=attackers)]
@@ -131,9 +136,29 @@ def scenario(pool: Pool, clients: int, attackers: int, rng: np.random.Generator,
     values = np.stack([shuffled(trace.values, rng) for trace in drawn], axis=1)
     if lying:
         values[:, :attackers, :3] = 0.0
-    table = values + middle[:, None]
+    table = values + middle[:, None] if fraction == 1 else sampled(values, middle, fraction, rng)
     losses = np.sign(table[..., :3]) * np.expm1(np.abs(table[..., :3]))
     return np.concatenate([losses, np.exp(table[..., 3:])], axis=2)
+
+
+def sampled(values: Vector, middle: Vector, fraction: float, rng: np.random.Generator) -> Vector:
+    """(rounds, clients, series) -> more rounds, in each of which so many clients go on by one of their own."""
+    rounds, clients, _ = values.shape
+    own = np.zeros(clients, int)
+    rows: list[Vector] = []
+    while (own < rounds).all():
+        row = np.full(values.shape[1:], np.nan)
+        here = rng.choice(clients, max(1, round(fraction * clients)), replace=False)
+        row[here] = values[own[here], here] + middle[min(rounds - 1, int(len(rows) * fraction))]
+        own[here] += 1
+        rows.append(row)
+    return np.stack(rows)
+
+
+def counted(table: Vector) -> npt.NDArray[np.bool_]:
+    """(rounds, clients): who was asked, after WARMUP rounds of its own."""
+    asked = ~np.isnan(table[..., 0])
+    return np.asarray(asked & (asked.cumsum(axis=0) > WARMUP))
 
 
 def shuffled(trace: Vector, rng: np.random.Generator) -> Vector:
@@ -151,7 +176,9 @@ def replay(table: Vector, rule: Rule) -> tuple[Vector, Vector, Vector]:
     flags, suspicion = [], []
     of: Callable[[dict[str, float]], float] = READINGS[rule.reading].of
     for row in table:
-        told = [of(dict(zip(SERIES, map(float, client), strict=True))) for client in row]
+        told = [
+            None if np.isnan(client[0]) else of(dict(zip(SERIES, map(float, client), strict=True))) for client in row
+        ]
         verdict, standing = judge(told, standing, rule)
         flags.append(verdict.flagged)
         suspicion.append(verdict.suspicion)
@@ -159,29 +186,31 @@ def replay(table: Vector, rule: Rule) -> tuple[Vector, Vector, Vector]:
 
 
 def rates(
-    pool: Pool, clients: int, attackers: int, name: str, scenarios: int, *, lying: bool = False
+    pool: Pool, clients: int, attackers: int, name: str, scenarios: int, *, lying: bool = False, fraction: float = 1.0
 ) -> dict[str, Any]:
     """Flag rates after the warm-up, ROC over client-rounds (``roc``: true flags at the FALSE rates), and what the
     attackers weigh at the end, as parts of a fair share; of ``released`` also under ``paper``, whose flags are the same
     (``printed``)."""
-    flags, suspicion, shares, printed = [], [], [], []
+    flags, suspicion, truths, shares, printed = [], [], [], [], []
     fair = clients / max(1, attackers)
     for seed in range(scenarios):
         rng = stream(seed, "scenario", clients, attackers, int(lying))
-        raised, suspected, weights = replay(scenario(pool, clients, attackers, rng, lying=lying), RULES[name])
-        flags.append(raised[WARMUP:])
-        suspicion.append(suspected[WARMUP:])
+        table = scenario(pool, clients, attackers, rng, lying=lying, fraction=fraction)
+        raised, suspected, weights = replay(table, RULES[name])
+        here = counted(table)
+        flags.append(raised[here])
+        suspicion.append(suspected[here])
+        truths.append(np.broadcast_to(np.arange(clients) < attackers, here.shape)[here])
         shares.append(weights[:attackers].sum() * fair)
         decayed = RULES[name].decay ** raised.sum(axis=0)
         printed.append(decayed[:attackers].sum() / decayed.sum() * fair)
-    raised, suspected = np.stack(flags), np.stack(suspicion)
-    found: dict[str, Any] = {"false flags": float(raised[..., attackers:].mean())}
+    raised, suspected, truth = np.concatenate(flags), np.concatenate(suspicion), np.concatenate(truths)
+    found: dict[str, Any] = {"false flags": float(raised[~truth].mean())}
     if attackers:
-        truth = np.broadcast_to(np.arange(clients) < attackers, suspected.shape).ravel()
-        false, true, _ = roc_curve(truth, suspected.ravel())
+        false, true, _ = roc_curve(truth, suspected)
         found |= {
-            "flags": float(raised[..., :attackers].mean()),
-            "auc": float(roc_auc_score(truth, suspected.ravel())),
+            "flags": float(raised[truth].mean()),
+            "auc": float(roc_auc_score(truth, suspected)),
             "share": float(np.mean(shares)),
             "roc": [float(true[np.searchsorted(false, rate, side="right") - 1]) for rate in FALSE],
         }

@@ -125,9 +125,6 @@ def remembered(history: History, now: Sequence[float | None]) -> History:
     return tuple(row if here is None else (*row, here)[-WINDOW:] for row, here in zip(before, now, strict=True))
 
 
-def smoothed(history: History, now: Sequence[float | None], rounds: int = WINDOW) -> list[float | None]:
-    """Mean over the last ``rounds``, for clients with a usable value now and FEW_ROUNDS of them in all."""
-    return [
-        math.fsum(row[-rounds:]) / len(row[-rounds:]) if here is not None and len(row) >= FEW_ROUNDS else None
-        for row, here in zip(history, now, strict=True)
-    ]
+def smoothed(history: History, rounds: int = WINDOW) -> list[float | None]:
+    """Mean over each client's last ``rounds``; None for one with fewer than FEW_ROUNDS."""
+    return [math.fsum(row[-rounds:]) / len(row[-rounds:]) if len(row) >= FEW_ROUNDS else None for row in history]

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 from experiments.calibration import check, judged, replayed
-from experiments.scenarios import FALSE, SERIES, Pool, Trace, pool_of, rates, replay, scenario, shuffled
+from experiments.scenarios import (
+    FALSE,
+    SERIES,
+    WARMUP,
+    Pool,
+    Trace,
+    counted,
+    pool_of,
+    rates,
+    replay,
+    scenario,
+    shuffled,
+)
 from experiments.scenarios import RULES as CALIBRATED
 from fedsec.errors import RunError
 from fedsec.seeds import stream
@@ -87,7 +99,7 @@ def test_a_roc_rises_from_the_rarest_false_flag_to_all_of_them() -> None:
 
 
 def test_every_case_is_judged_once_and_fewer_scenarios_of_more_clients() -> None:
-    rows = list(judged(made_up(0.6), ["fed-inspect"], {4, 10}, 30))
+    rows = list(judged(made_up(0.6), ["fed-inspect"], {4, 10}, 30, 1.0))
     cases = [(row["attackers"], row["clients"], row["lying"]) for row in rows]
     assert cases == [
         (0, 4, False), (1, 4, False), (1, 4, True),
@@ -117,6 +129,26 @@ def test_lies_blind_what_reads_losses_and_not_what_looks_at_drawings() -> None:
     pool = made_up(0.6)
     assert rates(pool, 4, 1, "calibrated", 6, lying=True)["flags"] == 0
     assert rates(pool, 4, 1, "fed-inspect", 6, lying=True)["flags"] > 0.95
+
+
+def test_where_a_third_is_asked_traces_go_on_with_their_clients_own_rounds() -> None:
+    pool = made_up(0.6)
+    table = scenario(pool, 30, 9, stream(6, "third"), lying=False, fraction=0.34)
+    asked = ~np.isnan(table[..., 0])
+    assert (asked.sum(axis=1) == 10).all()
+    assert asked.sum(axis=0).max() == 40, "ends when the first trace is used up"
+    assert len(table) > 60
+    here = counted(table)
+    assert not (here & ~asked).any()
+    assert (asked.sum(axis=0) - here.sum(axis=0) == WARMUP).all()
+    everybody = scenario(pool, 30, 9, stream(6, "third"), lying=False)
+    assert (counted(everybody) == (np.arange(40) >= WARMUP)[:, None]).all()
+
+
+def test_a_round_of_attackers_in_the_majority_is_judged_by_those_not_asked() -> None:
+    found = rates(made_up(0.6), 30, 9, "fed-inspect", 3, fraction=0.34)
+    assert found["flags"] > 0.95
+    assert found["false flags"] < 0.01
 
 
 def test_a_replay_is_the_judges_own_words() -> None:

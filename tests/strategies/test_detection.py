@@ -193,6 +193,29 @@ def test_a_silent_client_keeps_its_record_and_weighs_nothing() -> None:
     assert after.counts == before.counts
 
 
+def test_attackers_who_are_most_of_those_asked_are_judged_beside_what_is_remembered_of_the_others() -> None:
+    losses = federation(12, 40, 2, between=0.04, within=0.05)
+    losses[:, :4] *= 3
+    before = replay(losses).standing
+    row: Losses = [float(loss) if i < 6 else None for i, loss in enumerate(losses[-1])]
+    verdict, _ = judge(row, before, LEVEL)
+    assert verdict.flagged == (True,) * 4 + (False,) * 8, "four of the six asked"
+    assert verdict.suspicion[6:] == (0.0,) * 6, "who was not asked is not judged"
+
+
+@pytest.mark.parametrize("asked", [5, 10])
+def test_the_rate_holds_where_some_of_the_clients_are_asked(asked: int) -> None:
+    false = []
+    for seed in range(60):
+        losses, rng = federation(30, 60, seed), stream(seed, "asked")
+        standing = Standing.start(30)
+        for number, told in enumerate(losses):
+            here = set(rng.choice(30, asked, replace=False))
+            verdict, standing = judge([float(v) if i in here else None for i, v in enumerate(told)], standing, LEVEL)
+            false += [verdict.flagged[i] for i in here] if number >= 20 else []
+    assert np.mean(false) < 0.012
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_few_clients_are_judged_by_violations_alone(name: str, n: int) -> None:

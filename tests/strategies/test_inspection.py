@@ -193,5 +193,5 @@ def test_a_peak_which_is_of_many_rounds_already_is_judged_by_its_last_five_and_a
     assert flags[13, 0], "five rounds on; over ten it would be eight"
     assert READINGS["peak"].rounds == FEW_ROUNDS
     assert {READINGS[name].rounds for name in set(READINGS) - {"peak"}} == {10}
-    assert smoothed(((0.0,) * 5 + (1.0,) * 5,), (1.0,), FEW_ROUNDS) == [1.0]
-    assert smoothed(((0.0,) * 5 + (1.0,) * 5,), (1.0,)) == [0.5]
+    assert smoothed(((0.0,) * 5 + (1.0,) * 5,), FEW_ROUNDS) == [1.0]
+    assert smoothed(((0.0,) * 5 + (1.0,) * 5,)) == [0.5]
