@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.caught import told
 from experiments.scenarios import RULES, WARMUP, Pool, counted, inspected, pool_of, rates, replay, scenario
 from fedsec.reports.record import Header
 from fedsec.reports.results import write_whole
@@ -47,15 +47,10 @@ def check(pool: Pool, folders: Sequence[Path], rounds: int, scenarios: int, rule
                 flags, here = replay(table, RULES[name])[0], counted(table)
                 true += [flags[:, :attackers][here[:, :attackers]].mean()] if attackers else []
                 false.append(flags[:, attackers:][here[:, attackers:]].mean())
-            own: Counter[int] = Counter()
-            told: dict[bool, list[bool]] = {True: [], False: []}
-            for row in cell.rounds[: round(rounds / fraction)]:
-                own.update(list(row.losses))
-                for p in row.losses:
-                    told[p in its.malicious] += [p in row.flags] if own[p] > WARMUP else []
-            hit = f"{np.mean(told[True]):.2f}" if attackers else "–"
+            caught, accused = told(cell.rounds[: round(rounds / fraction)], its.malicious)
+            hit = f"{np.mean(caught):.2f}" if attackers else "–"
             cell_of = f"| {arm}, seed {seed} | {attackers} of {clients}"
-            yield f"{cell_of} | {hit} | {_range(true)} | {np.mean(told[False]):.3f} | {_range(false)} |"
+            yield f"{cell_of} | {hit} | {_range(true)} | {np.mean(accused):.3f} | {_range(false)} |"
 
 
 def replayed(folders: Sequence[Path], rules: Sequence[str]) -> Iterator[str]:
