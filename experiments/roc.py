@@ -1,6 +1,6 @@
 """Tables and ROC curves of what ``experiments.calibration --json`` kept: ``python -m experiments.roc FILE [FILE ...]``.
 
-FILE: ten-SPLIT.json, one a kind of federation. docs/results/calibration.md shows what this prints and draws.
+FILE: NAME-SPLIT.json, one a kind of federation. docs/results/calibration.md shows what this prints and draws.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--png", type=Path, help="where the curves are drawn")
     options = parser.parse_args()
-    kinds = {path.stem.removeprefix("ten-"): json.loads(path.read_text(encoding="utf-8")) for path in options.files}
+    kinds = {path.stem.split("-", 1)[1]: json.loads(path.read_text(encoding="utf-8")) for path in options.files}
     for kind, rows in kinds.items():
         print(f"### {named(kind)}\n")
         print("\n".join(table(rows)), end="\n\n")

@@ -225,7 +225,7 @@ def _isolated(
 ) -> dict[int, tuple[bool, float]]:
     """(flagged, margin) of each client of ``judged``: those of ``known`` who replied this round.
 
-    Clients drawn for a round may hold a majority of attackers (five or six of ten in a fifth of a recorded run's
+    Clients drawn for a round may hold a majority of attackers (five or six of ten in 13 of a recorded run's 100
     rounds, with nine of thirty malicious), among whom nobody stands apart. So where some did not reply, a second
     forest holds what is remembered of them too; either flags, each at half the rate.
     """
