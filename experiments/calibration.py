@@ -26,6 +26,7 @@ from fedsec.reports.roles import Role, overrides, role
 from fedsec.reports.runlog import read
 from fedsec.seeds import stream
 from fedsec.types import Vector
+from strategies.calibration import FEWEST
 from strategies.evidence import READINGS
 
 
@@ -137,6 +138,9 @@ def main() -> None:
     if options.replay:
         print("\n".join(replayed(options.runs, options.rules.split(","))))
         return
+    sizes = {int(number) for number in options.clients.split(",")}
+    if not 0 < options.fraction <= 1 or options.fraction * min(sizes) < FEWEST:
+        parser.error(f"--fraction {options.fraction} of {min(sizes)} clients: at most 1, and at least {FEWEST} of them")
     if options.spread:
         READINGS["peak"] = replace(READINGS["peak"], spread=lambda number: options.spread)
     pool = pool_of(options.runs, options.rounds)
@@ -152,7 +156,6 @@ def main() -> None:
     print("| rule | attackers of clients | tell | false flags | true flags | AUC | share left |")
     print("|---|---|---|---|---|---|---|")
     rows = json.loads(options.json.read_text()) if options.json and options.json.is_file() else []
-    sizes = {int(number) for number in options.clients.split(",")}
     for row in judged(pool, names, sizes, options.scenarios, options.fraction):
         numbers = " | ".join(f"{row[key]:.3f}" if key in row else "–" for key in SHOWN)
         print(

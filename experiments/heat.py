@@ -62,6 +62,16 @@ def tables(board: Standings) -> Iterator[str]:
         yield f"| {defence} | {told[0]} | {told[1]} | {price} | {false} | {place} |"
 
 
+def apart(board: Standings, shown: Map) -> Iterator[str]:
+    """One map, each seed's value by itself; attacks without a value are left out."""
+    yield f"| attack | {' | '.join(board.defences)} |\n|---|{'---|' * len(board.defences)}"
+    measure = shown.of(board)
+    for attack in board.attacks:
+        rows = [[v for v in measure(attack, d).values if math.isfinite(v)] for d in board.defences]
+        if any(rows):
+            yield f"| {attack} | {' | '.join(', '.join(map(shown.text, row)) or '–' for row in rows)} |"
+
+
 def draw(board: Standings, path: Path) -> None:
     chosen = [shown for shown in MAPS if shown.title in SHOWN]
     figure = Figure(figsize=(1.2 + 0.75 * len(board.defences), (0.9 + 0.32 * len(board.attacks)) * len(chosen)))
@@ -89,6 +99,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*")
     parser.add_argument("--profile", default="")
     parser.add_argument("--png", type=Path, help="folder for one picture a split")
+    parser.add_argument("--apart", choices=[shown.title for shown in MAPS], help="this table alone, seeds by commas")
     options = parser.parse_intermixed_args()
     matrix = read_matrix(options.file, options.profile, options.settings)
     boards = {split: standings(matrix, split, options.cells) for split in matrix.splits}
@@ -98,7 +109,8 @@ def main() -> None:
         if not board.record.finished():
             continue
         print(f"\n### Split: {split}")
-        print("\n".join(tables(board)))
+        chosen = [shown for shown in MAPS if shown.title == options.apart]
+        print("\n".join(apart(board, chosen[0]) if chosen else tables(board)))
         if options.png:
             draw(board, options.png / f"heat-{split}.png")
 

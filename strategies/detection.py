@@ -227,7 +227,7 @@ def _isolated(
 
     Clients drawn for a round may hold a majority of attackers (five or six of ten in 13 of a recorded run's 100
     rounds, with nine of thirty malicious), among whom nobody stands apart. So where some did not reply, a second
-    forest holds what is remembered of them too; either flags, each at half the rate.
+    forest holds what is remembered of them too, and of those who left for good; either flags, each at half the rate.
     """
     forests = [judged] if len(judged) == len(known) else [judged, known]
     found: dict[int, tuple[bool, float]] = {}
