@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.heat import tables
+from experiments.heat import apart, tables
 from experiments.roc import RULES, draw
 from experiments.roc import table as detection
 from experiments.table import DEFAULT
@@ -17,6 +17,7 @@ from experiments.table import table as scores
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.metrics.intervals import mean_interval
+from fedsec.reports.heat import MAPS
 
 PROJECT = Path(__file__).parents[1]
 RESULTS, DATA = PROJECT / "docs/results", PROJECT.parent / "shared/data"
@@ -24,6 +25,7 @@ UTILITY = ",".join(f"{kind}-auc-{count}" for count in (10, 25, 100) for kind in 
 QUALITY = "frechet-domain,kid,precision,recall,spread,trigger-rate,trigger-strength"
 KINDS = ("iid", "1.0", "0.3", "0.1")
 SEEDS = tuple(f"one-image-seed-{seed}" for seed in range(3))
+RATIO = "Fréchet distance over the oracle's"
 CHEST = ("data.modality=chest", "data.grouping=classes", "gan.mirror=false")
 
 
@@ -54,14 +56,22 @@ def test_detection_curves_are_drawn_from_what_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "profile", "source", "settings"),
+    ("name", "profile", "source", "settings", "pasted"),
     [
-        ("isic/tables", "core", "isic/class2", ()),
-        ("isic/tables-skewed", "skewed", "isic/class2", ()),
-        ("chestx/tables", "core", "chestx/chest_xray", CHEST),
+        ("isic/tables", "core", "isic/class2", (), ("Trigger rate",)),
+        ("isic/tables-skewed", "skewed", "isic/class2", (), ()),
+        (
+            "chestx/tables",
+            "core",
+            "chestx/chest_xray",
+            CHEST,
+            ("Trigger strength", RATIO),
+        ),
     ],
 )
-def test_matrix_tables(name: str, profile: str, source: str, settings: tuple[str, ...]) -> None:
+def test_matrix_tables(
+    name: str, profile: str, source: str, settings: tuple[str, ...], pasted: tuple[str, ...]
+) -> None:
     if not (DATA / source).is_dir():
         pytest.skip(f"needs shared/data/{source} beside the project: a cell is known by its images, too")
     page = RESULTS / f"matrix/{name}.md"
@@ -70,6 +80,8 @@ def test_matrix_tables(name: str, profile: str, source: str, settings: tuple[str
         board = standings(matrix, split, page.parent)
         if board.record.finished():
             assert "\n".join(tables(board)) in page.read_text(encoding="utf-8")
+            for shown in (shown for shown in MAPS if shown.title in pasted):
+                assert "\n".join(apart(board, shown)) in (RESULTS / "matrix.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
