@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from experiments.heat import apart
 from fedsec import launch
 from fedsec.client_app import app
 from fedsec.config import RunConfig
@@ -307,6 +308,23 @@ def test_standings_divide_by_the_oracle_of_the_same_seed(tmp_path: Path) -> None
     ranks = board.ranks(board.ratio)
     assert (ranks["a"].mean, ranks["fed-avg"].mean) == (1, 2)
     assert "oracle" not in ranks
+
+
+def test_a_map_tells_each_seed_by_itself_and_leaves_out_attacks_without_a_value(tmp_path: Path) -> None:
+    rate = "trigger-rate"
+    board = board_of(
+        tmp_path,
+        {
+            ("none", "fed-avg"): {"frechet-domain": (2.0, 4.0, 3.0)},
+            ("none", "oracle"): {"frechet-domain": (2.0, 4.0, 3.0)},
+            ("x", "fed-avg"): {rate: (1.0, 0.8, 0.9)},
+            ("x", "oracle"): {"frechet-domain": (2.0, 4.0, 3.0)},
+        },
+    )
+    shown = next(shown for shown in MAPS if shown.title == "Trigger rate")
+    lines = "\n".join(apart(board, shown)).splitlines()
+    assert lines[0] == "| attack | fed-avg | oracle |"
+    assert lines[2:] == [f"| x | {', '.join(map(shown.text, (1.0, 0.8, 0.9)))} | – |"]
 
 
 def test_ranks_carry_the_spread_over_attacks(tmp_path: Path) -> None:
