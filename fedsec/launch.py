@@ -41,6 +41,7 @@ if sys.stdin.readline():
 """The command ``flwr``, imported while the SuperLink starts, which takes both about three seconds."""
 START_WAIT = 60.0
 """Seconds a SuperLink may take to answer."""
+GIVEN_UP = "no error in it: Flower gives up a process that is silent for a minute, as on an overloaded machine"
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,7 @@ def _status(env: dict[str, str]) -> str:
 
 def _last_errors(log: Path) -> list[str]:
     lines = log.read_text(errors="replace").splitlines()[-400:]
-    wanted = [line.strip() for line in lines if "Error" in line or "rror:" in line]
-    return list(dict.fromkeys(wanted))[-4:]
+    return list(dict.fromkeys(line.strip() for line in lines if "Error" in line or "rror:" in line))[-4:] or [GIVEN_UP]
 
 
 @contextmanager

@@ -203,6 +203,8 @@ def test_the_last_errors_of_a_log_are_short_and_distinct(tmp_path: Path) -> None
     log = tmp_path / "flower.log"
     log.write_text("fine\n" + "  ValueError: twice\n" * 2 + "".join(f"RunError: {i}\n" for i in range(5)))
     assert launch._last_errors(log) == ["RunError: 1", "RunError: 2", "RunError: 3", "RunError: 4"]
+    log.write_text("[ROUND 10/40]\n")
+    assert launch._last_errors(log) == [launch.GIVEN_UP], "a run that was starved left no error anywhere"
 
 
 def test_a_missing_command_says_how_to_get_it() -> None:
