@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from experiments.scenarios import WARMUP
+from fedsec.config import Defence
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.reports.record import Cell, RoundRow, RunRecord
-from fedsec.reports.roles import overrides, role
+from fedsec.reports.roles import role
 from fedsec.reports.runlog import read
 
-FLAGGING = ("fed-detect", "fed-inspect")
 GONE = 0.01
 """Part of its fair share below which a client has lost its weight."""
 
@@ -39,27 +39,28 @@ def told(rows: Sequence[RoundRow], malicious: Sequence[int]) -> tuple[list[bool]
 
 def since(rows: Sequence[RoundRow], malicious: Sequence[int]) -> int | None:
     """The first round from which every reply of an attacker was flagged; None when the last one was not."""
-    missed = [row.round for row in rows if any(p in row.losses and p not in row.flags for p in malicious)]
-    last = missed[-1] if missed else rows[0].round - 1
-    return last + 1 if last < rows[-1].round else None
+    return _after_last(rows, lambda row: any(p in row.losses and p not in row.flags for p in malicious))
 
 
 def gone(rows: Sequence[RoundRow], malicious: Sequence[int]) -> int | None:
     """The first round from which no attacker that replied had GONE of a fair share of those who did."""
-    heavy = [
-        row.round
-        for row in rows
-        if any(row.weights.get(p, 0.0) * len(row.weights) >= GONE for p in malicious if p in row.losses)
-    ]
-    last = heavy[-1] if heavy else rows[0].round - 1
+
+    def heavy(row: RoundRow) -> bool:
+        return any(row.weights.get(p, 0.0) * len(row.weights) >= GONE for p in malicious if p in row.losses)
+
+    return _after_last(rows, heavy)
+
+
+def _after_last(rows: Sequence[RoundRow], holds: Callable[[RoundRow], bool]) -> int | None:
+    """The round after the last in which something holds; None when that is the last of all."""
+    last = max((row.round for row in rows if holds(row)), default=rows[0].round - 1)
     return last + 1 if last < rows[-1].round else None
 
 
 def table(record: RunRecord) -> Iterator[str]:
     cells: dict[str, list[Cell]] = {}
     for (arm, _), cell in sorted(record.finished().items()):
-        merged = {**record.header.config, **overrides(record.header, arm)}
-        if merged["defence.name"] in FLAGGING:
+        if Defence(name=role(record.header, arm).defence).reads_losses:
             cells.setdefault(arm, []).append(cell)
     for arm, found in cells.items():
         malicious = role(record.header, arm).malicious

@@ -168,13 +168,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _demand_completed(env: dict[str, str], code: int, log: Path) -> None:
-    status = _status(env)
     deadline = time.monotonic() + 30
-    while status.startswith(("running", "starting", "pending")) and time.monotonic() < deadline:
+    while (status := _status(env)).startswith(("running", "starting", "pending")) and time.monotonic() < deadline:
         time.sleep(1)
-        status = _status(env)
     if status != "finished:completed":
-        last = "".join(f"\n    {line}" for line in _last_errors(log))
+        unsaid = [GIVEN_UP] if status == "finished:failed" else []
+        last = "".join(f"\n    {line}" for line in _last_errors(log) or unsaid)
         raise RunError(f"the Flower run ended as {status or 'unknown'} (flwr exit {code}); its log is {log}{last}")
 
 
@@ -191,7 +190,7 @@ def _status(env: dict[str, str]) -> str:
 
 def _last_errors(log: Path) -> list[str]:
     lines = log.read_text(errors="replace").splitlines()[-400:]
-    return list(dict.fromkeys(line.strip() for line in lines if "Error" in line or "rror:" in line))[-4:] or [GIVEN_UP]
+    return list(dict.fromkeys(line.strip() for line in lines if "Error" in line or "rror:" in line))[-4:]
 
 
 @contextmanager

@@ -203,8 +203,22 @@ def test_the_last_errors_of_a_log_are_short_and_distinct(tmp_path: Path) -> None
     log = tmp_path / "flower.log"
     log.write_text("fine\n" + "  ValueError: twice\n" * 2 + "".join(f"RunError: {i}\n" for i in range(5)))
     assert launch._last_errors(log) == ["RunError: 1", "RunError: 2", "RunError: 3", "RunError: 4"]
+
+
+@pytest.mark.parametrize(("status", "hinted"), [("finished:failed", True), ("finished:stopped", False)])
+def test_a_failed_run_without_an_error_in_its_log_may_have_been_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, hinted: bool
+) -> None:
+    log = tmp_path / "flower.log"
     log.write_text("[ROUND 10/40]\n")
-    assert launch._last_errors(log) == [launch.GIVEN_UP], "a run that was starved left no error anywhere"
+    monkeypatch.setattr(launch, "_status", lambda env: status)
+    with pytest.raises(RunError, match=f"ended as {status}") as caught:
+        launch._demand_completed({}, 0, log)
+    assert (launch.GIVEN_UP in str(caught.value)) is hinted
+    log.write_text("ValueError: what it was\n")
+    with pytest.raises(RunError, match="ValueError: what it was") as caught:
+        launch._demand_completed({}, 0, log)
+    assert launch.GIVEN_UP not in str(caught.value)
 
 
 def test_a_missing_command_says_how_to_get_it() -> None:
