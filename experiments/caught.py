@@ -60,7 +60,7 @@ def _after_last(rows: Sequence[RoundRow], holds: Callable[[RoundRow], bool]) -> 
 def table(record: RunRecord) -> Iterator[str]:
     cells: dict[str, list[Cell]] = {}
     for (arm, _), cell in sorted(record.finished().items()):
-        if Defence(name=role(record.header, arm).defence).reads_losses:
+        if Defence(name=role(record.header, arm).defence).reads_losses:  # type: ignore[arg-type]
             cells.setdefault(arm, []).append(cell)
     for arm, found in cells.items():
         malicious = role(record.header, arm).malicious
