@@ -50,7 +50,7 @@ def check(pool: Pool, folders: Sequence[Path], rounds: int, scenarios: int, rule
                 false.append(flags[:, attackers:][here[:, attackers:]].mean())
             caught, accused = told(cell.rounds[: round(rounds / fraction)], its.malicious)
             hit = f"{np.mean(caught):.2f}" if attackers else "–"
-            cell_of = f"| {arm}, seed {seed} | {attackers} of {clients}"
+            cell_of = f"| {folder.name}: {arm}, seed {seed} | {attackers} of {clients}"
             yield f"{cell_of} | {hit} | {_range(true)} | {np.mean(accused):.3f} | {_range(false)} |"
 
 

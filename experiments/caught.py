@@ -1,15 +1,16 @@
 """Who was flagged in whole runs: ``python -m experiments.caught RUN [RUN ...]``, or a matrix's cells by
 ``python -m experiments.caught --matrix FILE CELLS [--profile P] [SETTING ...]``.
 
-A line for each arm that a defence with flags defended; a value a seed. Rates are over the rounds of a client after its
-own tenth.
+A line for each arm that a defence with flags defended; a value a seed. Rates are over the replies of a client after its
+own tenth, the first five of them apart; the last three columns need an arm of the oracle.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,31 @@ from experiments.scenarios import WARMUP
 from fedsec.config import Defence
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
+from fedsec.metrics.intervals import paired_ratio
 from fedsec.reports.record import Cell, RoundRow, RunRecord
+from fedsec.reports.results import metrics_of, values_of
 from fedsec.reports.roles import role
 from fedsec.reports.runlog import read
+from fedsec.reports.standings import ORACLE
+from fedsec.reports.verdict import digits, percent
 
 GONE = 0.01
 """Part of its fair share below which a client has lost its weight."""
+EARLY = WARMUP + 5
+HEAD = (
+    "arm", "attackers", "their replies flagged", "11th to 15th", "later ones", "all from round", "no weight from round",
+    "honest flagged", "Fréchet over the oracle's", "trigger rate", "the oracle's",
+)  # fmt: skip
 
 
-def told(rows: Sequence[RoundRow], malicious: Sequence[int]) -> tuple[list[bool], list[bool]]:
-    """Whether each reply after its client's tenth was flagged: attackers', honest ones'."""
+def told(rows: Sequence[RoundRow], malicious: Sequence[int], *, after: int = WARMUP) -> tuple[list[bool], list[bool]]:
+    """Whether each reply after so many of its client's was flagged: attackers', honest ones'."""
     own: Counter[int] = Counter()
     flagged: dict[bool, list[bool]] = {True: [], False: []}
     for row in rows:
         own.update(list(row.losses))
         for p in row.losses:
-            flagged[p in malicious] += [p in row.flags] if own[p] > WARMUP else []
+            flagged[p in malicious] += [p in row.flags] if own[p] > after else []
     return flagged[True], flagged[False]
 
 
@@ -57,27 +67,52 @@ def _after_last(rows: Sequence[RoundRow], holds: Callable[[RoundRow], bool]) -> 
     return last + 1 if last < rows[-1].round else None
 
 
-def table(record: RunRecord) -> Iterator[str]:
+def table(record: RunRecord, name: str) -> Iterator[str]:
+    """A row an arm; ``name`` is the run's."""
     cells: dict[str, list[Cell]] = {}
     for (arm, _), cell in sorted(record.finished().items()):
         if Defence(name=role(record.header, arm).defence).reads_losses:  # type: ignore[arg-type]
             cells.setdefault(arm, []).append(cell)
     for arm, found in cells.items():
         malicious = role(record.header, arm).malicious
-        rates = [told(cell.rounds, malicious) for cell in found]
+        every, late = ([told(c.rounds, malicious, after=n)[0] for c in found] for n in (WARMUP, EARLY))
+        early = [replies[: len(replies) - len(rest)] for replies, rest in zip(every, late, strict=True)]
         honest = [p in row.flags for cell in found for row in cell.rounds for p in row.losses if p not in malicious]
-        caught = [f"{100 * np.mean(true):.0f} %" for true, _ in rates if true]
-        firsts = [since(cell.rounds, malicious) for cell in found] if malicious else []
-        lost = [gone(cell.rounds, malicious) for cell in found] if malicious else []
+        first, lost = (
+            ["–" if (n := of(c.rounds, malicious)) is None else str(n) for c in found] for of in (since, gone)
+        )
         columns = [
-            arm,
+            f"{name}: {arm}",
             f"{len(malicious)} of {record.header.clients}",
-            ", ".join(caught),
-            ", ".join("–" if number is None else str(number) for number in firsts),
-            ", ".join("–" if number is None else str(number) for number in lost),
+            *(_listed(_share(replies) for replies in seeds if replies) for seeds in (every, early, late)),
+            *(_listed(numbers) if malicious else "" for numbers in (first, lost)),
             f"{sum(honest)} of {len(honest)}",
+            *(_listed(map(say, filter(math.isfinite, v))) for v, say in _beside_the_oracle(record, arm)),
         ]
         yield f"| {' | '.join(columns)} |"
+
+
+def _beside_the_oracle(record: RunRecord, arm: str) -> Iterator[tuple[Sequence[float], Callable[[float], str]]]:
+    """Fréchet distance over the oracle's, trigger rate, the oracle's: a value a seed."""
+    header, trigger = record.header, role(record.header, arm).trigger
+    oracles = [other for other in header.arms if role(header, other).defence == ORACLE]
+    ceiling = oracles[0] if oracles and role(header, arm).attacked else ""
+    distance = values_of(record, ceiling, header.measured_by)
+    yield paired_ratio(values_of(record, arm, header.measured_by), distance).values, digits
+    for shown in (arm, ceiling):
+        named = f"trigger-rate@{trigger}"
+        metric = named if named in metrics_of(record, shown) else "trigger-rate"
+        yield (values_of(record, shown, metric) if trigger else ()), percent
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """A value a seed; one for all where they are equal."""
+    every = list(texts)
+    return f"{every[0]} each" if len(every) > 1 and len(set(every)) == 1 else ", ".join(every)
+
+
+def _share(replies: Sequence[bool]) -> str:
+    return percent(float(np.mean(replies)))
 
 
 def main() -> None:
@@ -92,11 +127,9 @@ def main() -> None:
         records = {split: standings(matrix, split, Path(cells)).record for split in matrix.splits}
     else:
         records = {path: read(Path(path)) for path in options.paths}
+    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     for name, record in records.items():
-        print(f"\n### {name}\n")
-        print("| arm | attackers | their replies flagged | all from round | no weight from round | honest flagged |")
-        print("|---|---|---|---|---|---|")
-        print("\n".join(table(record)))
+        print("\n".join(table(record, Path(name).name)))
 
 
 if __name__ == "__main__":

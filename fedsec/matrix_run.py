@@ -24,14 +24,16 @@ Announce = Callable[[Plan, list[CellKey]], None]
 
 
 def run_matrix(matrix: Matrix, cells: Path, console: Console, *, announce: Announce, dry: bool = False) -> None:
-    """Until nothing is left: the run's own seeds first, then more seeds for what they showed to be the worst.
+    """The run's own seeds first, then more seeds for each defence's worst, until those no longer show another worst.
 
     ``cells``: folder of the small files, one folder a split inside; finished cells found there are taken from it.
     """
     for split in matrix.splits:
         _run_split(matrix, split, cells / split, console, announce, dry, ())
-        if matrix.again.worst and not dry:
-            _run_split(matrix, split, cells / split, console, announce, dry, worst_arms(matrix, split, cells))
+        repeated: set[str] = set()
+        while matrix.again.worst and not dry and (worst := {*worst_arms(matrix, split, cells)} - repeated):
+            repeated |= worst
+            _run_split(matrix, split, cells / split, console, announce, dry, tuple(repeated))
 
 
 def _run_split(

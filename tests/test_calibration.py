@@ -162,7 +162,7 @@ def test_a_replay_is_the_judges_own_words() -> None:
 def test_whole_runs_are_held_against_scenarios() -> None:
     lines = list(check(pool_of([ISIC], 60), [ISIC], 60, 3, ["calibrated"]))
     cells = {line.split(" | ")[0] for line in lines[2:]}
-    assert cells == {f"| {arm}+fed-detect, seed {seed}" for arm in ("attack", "clean") for seed in (0, 1, 2)}
+    assert cells == {f"| isic: {arm}+fed-detect, seed {seed}" for arm in ("attack", "clean") for seed in (0, 1, 2)}
 
 
 def test_scenarios_and_a_whole_run_of_ten_unequal_hospitals_agree() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from experiments.heat import apart
-from fedsec import launch
+from fedsec import launch, matrix_run
 from fedsec.client_app import app
 from fedsec.config import RunConfig
 from fedsec.errors import ConfigError, RunError
@@ -193,6 +194,18 @@ def test_an_interrupted_matrix_goes_on_from_its_cell_files_alone(
     found = board.record.finished()["none+median", 0].final()
     assert {"gan-test-auc", "trigger-rate", "trigger-rate@patch"} & set(found) == {"gan-test-auc", "trigger-rate"}
     assert worst_arms(elsewhere, "iid", cells) == ("patch+fed-avg", "patch+median")
+
+
+def test_what_more_seeds_show_to_be_worse_gets_more_seeds_too(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = iter([("patch+fed-avg",), ("patch+fed-avg", "flip+median"), ("flip+median",)])
+    ran: list[set[str]] = []
+    monkeypatch.setattr(matrix_run, "worst_arms", lambda *_: next(shown))
+    monkeypatch.setattr(matrix_run, "_run_split", lambda *told: ran.append({*told[-1]}))
+    chosen = matrix(file)
+    run_matrix(replace(chosen, again=replace(chosen.again, worst=True)), tmp_path, Console(), announce=lambda *_: None)
+    assert ran == [set(), {"patch+fed-avg"}, {"patch+fed-avg", "flip+median"}]
 
 
 def test_a_clean_arm_looks_for_every_trigger_of_the_run(file: Path, tmp_path: Path, in_process: Any) -> None:
