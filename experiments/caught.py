@@ -21,10 +21,10 @@ from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.metrics.intervals import paired_ratio
 from fedsec.reports.record import Cell, RoundRow, RunRecord
-from fedsec.reports.results import metrics_of, values_of
+from fedsec.reports.results import values_of
 from fedsec.reports.roles import role
 from fedsec.reports.runlog import read
-from fedsec.reports.standings import ORACLE
+from fedsec.reports.standings import ORACLE, trigger_score
 from fedsec.reports.verdict import digits, percent
 
 GONE = 0.01
@@ -100,9 +100,7 @@ def _beside_the_oracle(record: RunRecord, arm: str) -> Iterator[tuple[Sequence[f
     distance = values_of(record, ceiling, header.measured_by)
     yield paired_ratio(values_of(record, arm, header.measured_by), distance).values, digits
     for shown in (arm, ceiling):
-        named = f"trigger-rate@{trigger}"
-        metric = named if named in metrics_of(record, shown) else "trigger-rate"
-        yield (values_of(record, shown, metric) if trigger else ()), percent
+        yield values_of(record, shown, trigger_score(record, shown, trigger)), percent
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -129,7 +127,8 @@ def main() -> None:
         records = {path: read(Path(path)) for path in options.paths}
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     for name, record in records.items():
-        print("\n".join(table(record, Path(name).name)))
+        for row in table(record, Path(name).name):
+            print(row)
 
 
 if __name__ == "__main__":

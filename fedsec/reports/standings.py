@@ -108,13 +108,14 @@ class Standings:
 
     def _sought(self, attack: str, defence: str) -> str:
         """The score that looks for the attack's trigger in this arm, which may be another attack's or nobody's."""
-        attacked, arm = self.pairs[attack, PLAIN], self.pairs[attack, defence]
-        header = self.record.header
-        trigger = role(header, attacked).trigger
-        if not trigger:
-            return ""
-        other = f"trigger-rate@{trigger}"
-        return other if other in metrics_of(self.record, arm) else "trigger-rate"
+        trigger = role(self.record.header, self.pairs[attack, PLAIN]).trigger
+        return trigger_score(self.record, self.pairs[attack, defence], trigger)
+
+
+def trigger_score(record: RunRecord, arm: str, trigger: str) -> str:
+    """Name of the score that looks for a trigger in an arm, whose own it need not be; '' for none."""
+    other = f"trigger-rate@{trigger}"
+    return "" if not trigger else other if other in metrics_of(record, arm) else "trigger-rate"
 
 
 def _resampled(places: Sequence[float], index: int) -> Interval:
