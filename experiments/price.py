@@ -1,0 +1,171 @@
+"""What protections of a classifier's updates cost, and leave of the leak: ``python -m experiments.price RUN``.
+
+RUN: a folder with the events.jsonl of ``fedsec run experiments/leakage.toml --profile price``. Each arm is held against
+the one of its own normalisation that protects nothing, seed by seed; intervals of 95 % over seeds. ``--audits``: events
+of audited runs of the same arms (profiles sweep, epsilon), whose leak the figure shows beside the cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
+from fedsec.privacy.protection import parsed
+from fedsec.reports.leaks import PRIOR, setting
+from fedsec.reports.record import RunRecord
+from fedsec.reports.results import values_of
+from fedsec.reports.runlog import read
+
+SCORES = ("accuracy", "auc")
+Leaks = dict[tuple[str, int], float]
+"""(arm, site): the highest mean RDLV of any attack in the last audited round."""
+
+
+def bare_arms(record: RunRecord) -> dict[str, str]:
+    """Normalisation: the arm that sends its updates whole and unprotected."""
+    whole = {"classifier.protect": "", "classifier.sends": "statistics", "defence.name": "fed-avg"}
+    return {
+        str(setting(record, arm, "classifier.norm")): arm
+        for arm in reversed(record.header.arms)
+        if all(setting(record, arm, key) == value for key, value in whole.items())
+    }
+
+
+def cost(record: RunRecord, arm: str, score: str) -> Interval | None:
+    """Points (hundredths) of a score that an arm has above its bare one; None for that one and where there is none."""
+    base = bare_arms(record).get(str(setting(record, arm, "classifier.norm")))
+    if base is None or base == arm:
+        return None
+    ours, theirs = (values_of(record, which, score) for which in (arm, base))
+    return paired_difference([100 * value for value in ours], [100 * value for value in theirs])
+
+
+def table(record: RunRecord) -> Iterator[str]:
+    yield "| arm | seeds | epsilon | accuracy | points against the bare arm | AUC | points |"
+    yield "|---|---|---|---|---|---|---|"
+    for arm in record.header.arms:
+        scores = {score: mean_interval(values_of(record, arm, score)) for score in SCORES}
+        seeds = sum(map(math.isfinite, scores["accuracy"].values))
+        if not seeds:
+            continue
+        epsilon = mean_interval(values_of(record, arm, "epsilon-replies")).mean
+        cells = [f"{epsilon:.3g}" if math.isfinite(epsilon) else "none"]
+        for score, found in scores.items():
+            difference = cost(record, arm, score)
+            cells += [_told(found, 3), _told(difference, 1) if difference else ""]
+        yield f"| {arm} | {seeds} | {' | '.join(cells)} |"
+
+
+def _told(value: Interval, digits: int) -> str:
+    spread = f" ({value.low:.{digits}f} to {value.high:.{digits}f})" if math.isfinite(value.low) else ""
+    return f"{value.mean:.{digits}f}{spread}"
+
+
+def leaks_of(files: Sequence[Path]) -> Leaks:
+    """Events of audits alone are enough; the prior is no attack."""
+    events = [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [event for event in events if event["event"] == "leak" and event["attack"] != PRIOR]
+    last = {row["arm"]: max(other["round"] for other in rows if other["arm"] == row["arm"]) for row in rows}
+    found: Leaks = {}
+    for row in rows:
+        value = row["values"].get("rdlv", math.nan)
+        if row["round"] == last[row["arm"]] and math.isfinite(value):
+            key = row["arm"], row["partition"]
+            found[key] = max(value, found.get(key, -math.inf))
+    return found
+
+
+def draw(record: RunRecord, leaks: Leaks, path: Path) -> None:
+    """Left: Gaussian noise over sigma0; right: clipping and noise with group normalisation. Leftmost: the bare arm."""
+    figure = Figure(figsize=(9, 3.2))
+    panels = (("noise", "batch", "sigma0"), ("clip-noise", "group", "noise over the clipping bound"))
+    for place, (name, norm, across) in enumerate(panels):
+        axes = figure.add_subplot(1, 2, place + 1)
+        levels = levels_of(record, name, norm)
+        _costs(axes, record, levels)
+        axes.set_xlabel(f"{across} (left: none)", size=8)
+        axes.set_ylabel("accuracy lost, points", size=8)
+        _beside(axes, leaks, levels)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def levels_of(record: RunRecord, name: str, norm: str) -> dict[str, float]:
+    """Arms of that normalisation that do nothing but ``name``, and the bare one (0), by strength."""
+    found = {}
+    for arm in record.header.arms:
+        steps = parsed(str(setting(record, arm, "classifier.protect")))
+        alone = setting(record, arm, "classifier.sends") == "statistics" and all(step.name == name for step in steps)
+        if alone and setting(record, arm, "classifier.norm") == norm:
+            found[arm] = steps[0].strength if steps else 0.0
+    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def _places(levels: dict[str, float]) -> dict[str, float]:
+    """Where an arm stands: by the logarithm of its strength, the bare one a decade left of the others."""
+    logs = {arm: math.log10(level) for arm, level in levels.items() if level}
+    return {arm: logs.get(arm, min(logs.values(), default=0.0) - 1) for arm in levels}
+
+
+def _costs(axes: Axes, record: RunRecord, levels: dict[str, float]) -> None:
+    places = _places(levels)
+    for arm in levels:
+        found = cost(record, arm, "accuracy")
+        if found is None:
+            axes.plot(places[arm], 0, "o", color="C0")
+            continue
+        reach = found.high - found.mean
+        axes.errorbar(
+            places[arm], -found.mean, yerr=reach if math.isfinite(reach) else 0, fmt="o", color="C0", capsize=3
+        )
+        axes.plot([places[arm]] * len(found.values), [-value for value in found.values], ".", color="C0", alpha=0.4)
+    axes.axhline(0, color="lightgray", linewidth=0.8, zorder=0)
+    axes.set_xticks(list(places.values()), [f"{level:g}" for level in levels.values()])
+    axes.tick_params(labelsize=7)
+
+
+def _beside(axes: Axes, leaks: Leaks, levels: dict[str, float]) -> None:
+    """RDLV of the audited sites on an axis of its own."""
+    sites = sorted({site for arm, site in leaks if arm in levels})
+    if not sites:
+        return
+    places, right = _places(levels), axes.twinx()
+    for number, site in enumerate(sites, 1):
+        known = [arm for arm in levels if (arm, site) in leaks]
+        values = [leaks[arm, site] for arm in known]
+        right.plot(
+            [places[arm] for arm in known],
+            values,
+            "s--",
+            color=f"C{number}",
+            markersize=4,
+            linewidth=1,
+            label=f"site {site}",
+        )
+    right.set_ylabel("RDLV in the last audited round", size=8)
+    right.tick_params(labelsize=7)
+    right.legend(fontsize=7, frameon=False, loc="upper center")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--audits", nargs="*", type=Path, default=[], metavar="EVENTS")
+    parser.add_argument("--png", type=Path, help="where cost and leak are drawn")
+    options = parser.parse_args()
+    record = read(options.run)
+    print("\n".join(table(record)))
+    if options.png:
+        draw(record, leaks_of(options.audits), options.png)
+
+
+if __name__ == "__main__":
+    main()
