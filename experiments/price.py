@@ -91,7 +91,7 @@ def draw(record: RunRecord, leaks: Leaks, path: Path) -> None:
         levels = levels_of(record, name, norm)
         _costs(axes, record, levels)
         axes.set_xlabel(f"{across} (left: none)", size=8)
-        axes.set_ylabel("accuracy lost, points", size=8)
+        axes.set_ylabel("AUC lost, points", size=8)
         _beside(axes, leaks, levels)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def _places(levels: dict[str, float]) -> dict[str, float]:
 def _costs(axes: Axes, record: RunRecord, levels: dict[str, float]) -> None:
     places = _places(levels)
     for arm in levels:
-        found = cost(record, arm, "accuracy")
+        found = cost(record, arm, "auc")
         if found is None:
             axes.plot(places[arm], 0, "o", color="C0")
             continue
