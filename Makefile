@@ -15,7 +15,7 @@ help:  ## show this help
 	@echo
 	@echo '  make experiment-isic [DATA=dir] [OUT=dir] [PROFILE=quick|full|large|paper] [SET="key=value ..."]'
 	@echo '  make experiment-chestx [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
-	@echo '  make experiment-leakage [DATA=dir] [OUT=dir] [PROFILE=quick|sweep|epsilon|ladder|full|large] [SET="key=value ..."]'
+	@echo '  make experiment-leakage [DATA=dir] [OUT=dir] [PROFILE=quick|sweep|epsilon|price|ladder|full|large] [SET="key=value ..."]'
 	@echo '  make experiment-pgsl [DATA=dir] [OUT=dir] [PROFILE=quick|full|large] [SET="key=value ..."]'
 
 setup: .venv/.ready  ## make .venv from the lock, with compiled bytecode

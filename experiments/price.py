@@ -24,6 +24,8 @@ from fedsec.reports.results import values_of
 from fedsec.reports.runlog import read
 
 SCORES = ("accuracy", "auc")
+FEW = 3
+"""Seeds from which an interval says something."""
 Leaks = dict[tuple[str, int], float]
 """(arm, site): the highest mean RDLV of any attack in the last audited round."""
 
@@ -48,7 +50,7 @@ def cost(record: RunRecord, arm: str, score: str) -> Interval | None:
 
 
 def table(record: RunRecord) -> Iterator[str]:
-    yield "| arm | seeds | epsilon | accuracy | points against the bare arm | AUC | points |"
+    yield "| arm | seeds | epsilon | accuracy, each seed | points above the bare arm | AUC, each seed | points |"
     yield "|---|---|---|---|---|---|---|"
     for arm in record.header.arms:
         scores = {score: mean_interval(values_of(record, arm, score)) for score in SCORES}
@@ -59,13 +61,20 @@ def table(record: RunRecord) -> Iterator[str]:
         cells = [f"{epsilon:.3g}" if math.isfinite(epsilon) else "none"]
         for score, found in scores.items():
             difference = cost(record, arm, score)
-            cells += [_told(found, 3), _told(difference, 1) if difference else ""]
+            cells += [_each(found, 3), _told(difference, 1) if difference else ""]
         yield f"| {arm} | {seeds} | {' | '.join(cells)} |"
 
 
+def _each(value: Interval, digits: int) -> str:
+    """What every seed gave."""
+    return ", ".join(f"{one:.{digits}f}" for one in value.values if math.isfinite(one))
+
+
 def _told(value: Interval, digits: int) -> str:
-    spread = f" ({value.low:.{digits}f} to {value.high:.{digits}f})" if math.isfinite(value.low) else ""
-    return f"{value.mean:.{digits}f}{spread}"
+    """Mean and interval; of fewer than three seeds their values."""
+    if len(value.values) - value.missing < FEW:
+        return _each(value, digits)
+    return f"{value.mean:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
 
 
 def leaks_of(files: Sequence[Path]) -> Leaks:

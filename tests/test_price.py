@@ -77,7 +77,8 @@ def test_a_seed_that_is_not_there_is_not_counted(record: RunRecord) -> None:
 def test_the_table_has_every_arm_that_finished_something(record: RunRecord) -> None:
     lines = list(table(record))
     assert [line.split(" | ")[0][2:] for line in lines[2:]] == list(ACCURACY)
-    assert lines[2].startswith("| plain | 2 | none | 0.850 (")
+    assert lines[2] == "| plain | 2 | none | 0.900, 0.800 |  | 0.900, 0.900 |  |"
+    assert lines[3].split(" | ")[4] == "-2.0, 0.0", "two seeds have no interval"
 
 
 def test_levels_are_of_arms_that_do_nothing_else(record: RunRecord) -> None:
