@@ -81,6 +81,12 @@ def test_the_table_has_every_arm_that_finished_something(record: RunRecord) -> N
     assert lines[3].split(" | ")[4] == "-2.0, 0.0", "two seeds have no interval"
 
 
+def test_the_page_shows_what_is_kept() -> None:
+    results = PROJECT / "docs/results"
+    page = (results / "leakage-federation.md").read_text(encoding="utf-8")
+    assert "\n".join(table(read(results / "leakage/price"))) in page
+
+
 def test_levels_are_of_arms_that_do_nothing_else(record: RunRecord) -> None:
     assert levels_of(record, "noise", "batch") == {"plain": 0.0, "noise-1": 1.0, "noise-25": 25.0}
     assert levels_of(record, "clip-noise", "group") == {"group-norm": 0.0, "group-clip-noise-0.1": 0.1}
