@@ -52,22 +52,25 @@ def cost(record: RunRecord, arm: str, score: str) -> Interval | None:
 def table(record: RunRecord) -> Iterator[str]:
     yield "| arm | seeds | epsilon | accuracy, each seed | points above the bare arm | AUC, each seed | points |"
     yield "|---|---|---|---|---|---|---|"
+    finished = record.finished()
     for arm in record.header.arms:
         scores = {score: mean_interval(values_of(record, arm, score)) for score in SCORES}
-        seeds = sum(map(math.isfinite, scores["accuracy"].values))
+        seeds = [seed for seed in record.header.seeds if (arm, seed) in finished]
         if not seeds:
             continue
         epsilon = mean_interval(values_of(record, arm, "epsilon-replies")).mean
         cells = [f"{epsilon:.3g}" if math.isfinite(epsilon) else "none"]
         for score, found in scores.items():
             difference = cost(record, arm, score)
-            cells += [_each(found, 3), _told(difference, 1) if difference else ""]
-        yield f"| {arm} | {seeds} | {' | '.join(cells)} |"
+            cells += [_each(found, 3, len(seeds)), _told(difference, 1) if difference else ""]
+        yield f"| {arm} | {len(seeds)} | {' | '.join(cells)} |"
 
 
-def _each(value: Interval, digits: int) -> str:
-    """What every seed gave."""
-    return ", ".join(f"{one:.{digits}f}" for one in value.values if math.isfinite(one))
+def _each(value: Interval, digits: int, seeds: int = 0) -> str:
+    """What every seed gave, and how many of ``seeds`` finished ones gave no number."""
+    told = [f"{one:.{digits}f}" for one in value.values if math.isfinite(one)]
+    broken = seeds - len(told)
+    return ", ".join(told + [f"{broken} not finite"] * (broken > 0))
 
 
 def _told(value: Interval, digits: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,18 @@ ACCURACY = {
     "fed-bn": (0.91, 0.81),
     "group-norm": (0.95, 0.85),
     "group-clip-noise-0.1": (0.65, 0.75),
+    "noise-50": (0.7, math.nan),
 }
 DATA = {"source": "x", "train": 9, "test": 9, "classes": ["a"], "sites": ["s"], "quarantined": 0, "digest": "d"}
 
 
+def reason(value: float) -> str:
+    return "" if math.isfinite(value) else "diverged"
+
+
 @pytest.fixture
 def record(tmp_path: Path) -> RunRecord:
-    """Two seeds of some arms of the profile ``price``; the last one's second is not finished."""
+    """Two seeds of some arms of the profile ``price``; one arm's second is not finished, another's diverged."""
     config = read_experiment(PROJECT / "experiments/leakage.toml", "price", ["run.seeds=0,1"])
     log = RunLog(tmp_path)
     log.run(
@@ -46,7 +52,7 @@ def record(tmp_path: Path) -> RunRecord:
     for arm, values in ACCURACY.items():
         for seed, value in enumerate(values):
             log.cell_start(arm, seed, "d")
-            log.score(arm, seed, 10, Score("accuracy", value, 290, "higher"), final=True)
+            log.score(arm, seed, 10, Score("accuracy", value, 290, "higher", reason(value)), final=True)
             log.score(arm, seed, 10, Score("auc", 0.9, 290, "higher"), final=True)
             if (arm, seed) != ("group-clip-noise-0.1", 1):
                 log.cell_end(arm, seed, "d", 1.0)
@@ -77,6 +83,7 @@ def test_a_seed_that_is_not_there_is_not_counted(record: RunRecord) -> None:
 def test_the_table_has_every_arm_that_finished_something(record: RunRecord) -> None:
     lines = list(table(record))
     assert [line.split(" | ")[0][2:] for line in lines[2:]] == list(ACCURACY)
+    assert lines[-1].startswith("| noise-50 | 2 | none | 0.700, 1 not finite | -20.0 |"), "a diverged seed is told"
     assert lines[2] == "| plain | 2 | none | 0.900, 0.800 |  | 0.900, 0.900 |  |"
     assert lines[3].split(" | ")[4] == "-2.0, 0.0", "two seeds have no interval"
 
@@ -88,7 +95,7 @@ def test_the_page_shows_what_is_kept() -> None:
 
 
 def test_levels_are_of_arms_that_do_nothing_else(record: RunRecord) -> None:
-    assert levels_of(record, "noise", "batch") == {"plain": 0.0, "noise-1": 1.0, "noise-25": 25.0}
+    assert levels_of(record, "noise", "batch") == {"plain": 0.0, "noise-1": 1.0, "noise-25": 25.0, "noise-50": 50.0}
     assert levels_of(record, "clip-noise", "group") == {"group-norm": 0.0, "group-clip-noise-0.1": 0.1}
 
 
