@@ -27,7 +27,7 @@ SCORES = ("accuracy", "auc")
 FEW = 3
 """Seeds from which an interval says something."""
 Leaks = dict[tuple[str, int], float]
-"""(arm, site): the highest mean RDLV of any attack in the last audited round."""
+"""(arm, site): the highest RDLV (mean over the site's images) of any attack in the last audited round."""
 
 
 def bare_arms(record: RunRecord) -> dict[str, str]:
@@ -54,30 +54,33 @@ def table(record: RunRecord) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     finished = record.finished()
     for arm in record.header.arms:
-        scores = {score: mean_interval(values_of(record, arm, score)) for score in SCORES}
         seeds = [seed for seed in record.header.seeds if (arm, seed) in finished]
         if not seeds:
             continue
         epsilon = mean_interval(values_of(record, arm, "epsilon-replies")).mean
         cells = [f"{epsilon:.3g}" if math.isfinite(epsilon) else "none"]
-        for score, found in scores.items():
+        for score in SCORES:
             difference = cost(record, arm, score)
-            cells += [_each(found, 3, len(seeds)), _told(difference, 1) if difference else ""]
+            cells += [_each(values_of(record, arm, score), 3, len(seeds)), _told(difference) if difference else ""]
         yield f"| {arm} | {len(seeds)} | {' | '.join(cells)} |"
 
 
-def _each(value: Interval, digits: int, seeds: int = 0) -> str:
+def _each(values: Sequence[float], digits: int, seeds: int = 0) -> str:
     """What every seed gave, and how many of ``seeds`` finished ones gave no number."""
-    told = [f"{one:.{digits}f}" for one in value.values if math.isfinite(one)]
+    told = [f"{one:.{digits}f}" for one in values if math.isfinite(one)]
     broken = seeds - len(told)
     return ", ".join(told + [f"{broken} not finite"] * (broken > 0))
 
 
-def _told(value: Interval, digits: int) -> str:
+def _enough(value: Interval) -> bool:
+    return len(value.values) - value.missing >= FEW
+
+
+def _told(value: Interval) -> str:
     """Mean and interval; of fewer than three seeds their values."""
-    if len(value.values) - value.missing < FEW:
-        return _each(value, digits)
-    return f"{value.mean:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
+    if not _enough(value):
+        return _each(value.values, 1)
+    return f"{value.mean:.1f} ({value.low:.1f} to {value.high:.1f})"
 
 
 def leaks_of(files: Sequence[Path]) -> Leaks:
@@ -134,10 +137,8 @@ def _costs(axes: Axes, record: RunRecord, levels: dict[str, float]) -> None:
         if found is None:
             axes.plot(places[arm], 0, "o", color="C0")
             continue
-        reach = found.high - found.mean
-        axes.errorbar(
-            places[arm], -found.mean, yerr=reach if math.isfinite(reach) else 0, fmt="o", color="C0", capsize=3
-        )
+        reach = found.high - found.mean if _enough(found) else None
+        axes.errorbar(places[arm], -found.mean, yerr=reach, fmt="o", color="C0", capsize=3)
         axes.plot([places[arm]] * len(found.values), [-value for value in found.values], ".", color="C0", alpha=0.4)
     axes.axhline(0, color="lightgray", linewidth=0.8, zorder=0)
     axes.set_xticks(list(places.values()), [f"{level:g}" for level in levels.values()])
