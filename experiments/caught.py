@@ -1,8 +1,9 @@
 """Who was flagged in whole runs: ``python -m experiments.caught RUN [RUN ...]``, or a matrix's cells by
 ``python -m experiments.caught --matrix FILE CELLS [--profile P] [SETTING ...]``.
 
-A line for each arm that a defence with flags defended; a value a seed. Rates are over the replies of a client after its
-own tenth, the first five of them apart; the last three columns need an arm of the oracle.
+A line for each arm that a defence with flags defended; a value a seed. Runs that differ by their seeds alone share it.
+Rates are over the replies of a client after its own tenth, the first five of them apart; the last three columns
+need an arm of the oracle. Below it, of runs, the same by the number of clients alone: means over runs, a 95 % interval.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,20 @@ from fedsec.reports.roles import role
 from fedsec.reports.runlog import read
 from fedsec.reports.standings import ORACLE, trigger_score
 from fedsec.reports.verdict import digits, percent
+from fedsec.types import Flat
 
 GONE = 0.01
 """Part of its fair share below which a client has lost its weight."""
 EARLY = WARMUP + 5
+OWN = ("data.seed", "run.seeds", "data.cache")
+"""In these, and in what says where and how fast, runs of one kind may differ."""
+ELSEWHERE = ("run.", "speed.", "measure.")
 HEAD = (
     "arm", "attackers", "their replies flagged", "11th to 15th", "later ones", "all from round", "no weight from round",
     "honest flagged", "Fréchet over the oracle's", "trigger rate", "the oracle's",
+)  # fmt: skip
+POOLED = (
+    "attackers", "runs", "their replies flagged", "lowest", "honest flagged", "Fréchet over the oracle's",
 )  # fmt: skip
 
 
@@ -67,40 +75,118 @@ def _after_last(rows: Sequence[RoundRow], holds: Callable[[RoundRow], bool]) -> 
     return last + 1 if last < rows[-1].round else None
 
 
-def table(record: RunRecord, name: str) -> Iterator[str]:
-    """A row an arm; ``name`` is the run's."""
-    cells: dict[str, list[Cell]] = {}
-    for (arm, _), cell in sorted(record.finished().items()):
-        if Defence(name=role(record.header, arm).defence).reads_losses:  # type: ignore[arg-type]
-            cells.setdefault(arm, []).append(cell)
-    for arm, found in cells.items():
-        malicious = role(record.header, arm).malicious
+def alike(records: Mapping[str, RunRecord]) -> dict[str, list[RunRecord]]:
+    """Runs of one kind, under the name of the first of them."""
+    found: dict[str, list[RunRecord]] = {}
+    for name, record in records.items():
+        first = next((one for one, runs in found.items() if _same(runs[0].header.config, record.header.config)), name)
+        found.setdefault(first, []).append(record)
+    return found
+
+
+def _same(one: Flat, other: Flat) -> bool:
+    """Whether what both configurations say is the same, but for seeds and places."""
+    said = {key for key in one.keys() & other.keys() if key not in OWN and not key.startswith(ELSEWHERE)}
+    return all(one[key] == other[key] for key in said)
+
+
+def defended(runs: Sequence[RunRecord]) -> dict[str, list[Cell]]:
+    """The finished cells of each arm that a defence with flags defended."""
+    found: dict[str, list[Cell]] = {}
+    for record in runs:
+        for (arm, _), cell in sorted(record.finished().items()):
+            if Defence(name=role(record.header, arm).defence).reads_losses:  # type: ignore[arg-type]
+                found.setdefault(arm, []).append(cell)
+    return found
+
+
+def table(runs: Sequence[RunRecord], name: str) -> Iterator[str]:
+    """A row an arm of runs of one kind."""
+    header = runs[0].header
+    for arm, found in defended(runs).items():
+        malicious = role(header, arm).malicious
         every, late = ([told(c.rounds, malicious, after=n)[0] for c in found] for n in (WARMUP, EARLY))
         early = [replies[: len(replies) - len(rest)] for replies, rest in zip(every, late, strict=True)]
-        honest = [p in row.flags for cell in found for row in cell.rounds for p in row.losses if p not in malicious]
+        honest = _honest(found, malicious)
         first, lost = (
             ["–" if (n := of(c.rounds, malicious)) is None else str(n) for c in found] for of in (since, gone)
         )
         columns = [
             f"{name}: {arm}",
-            f"{len(malicious)} of {record.header.clients}",
+            f"{len(malicious)} of {header.clients}",
             *(_listed(_share(replies) for replies in seeds if replies) for seeds in (every, early, late)),
             *(_listed(numbers) if malicious else "" for numbers in (first, lost)),
             f"{sum(honest)} of {len(honest)}",
-            *(_listed(map(say, filter(math.isfinite, v))) for v, say in _beside_the_oracle(record, arm)),
+            _listed(map(digits, filter(math.isfinite, over_the_oracle(runs, arm)))),
+            *(_listed(map(percent, filter(math.isfinite, v))) for v in _stamped(runs, arm)),
         ]
         yield f"| {' | '.join(columns)} |"
 
 
-def _beside_the_oracle(record: RunRecord, arm: str) -> Iterator[tuple[Sequence[float], Callable[[float], str]]]:
-    """Fréchet distance over the oracle's, trigger rate, the oracle's: a value a seed."""
-    header, trigger = record.header, role(record.header, arm).trigger
-    oracles = [other for other in header.arms if role(header, other).defence == ORACLE]
-    ceiling = oracles[0] if oracles and role(header, arm).attacked else ""
-    distance = values_of(record, ceiling, header.measured_by)
-    yield paired_ratio(values_of(record, arm, header.measured_by), distance).values, digits
-    for shown in (arm, ceiling):
-        yield values_of(record, shown, trigger_score(record, shown, trigger)), percent
+def pooled(kinds: Iterable[Sequence[RunRecord]]) -> Iterator[str]:
+    """A row for each number of attackers and clients, whatever the runs differ in: the mean over runs."""
+    groups: dict[tuple[int, int], list[tuple[list[Cell], tuple[int, ...], list[float]]]] = {}
+    for runs in kinds:
+        for arm, found in defended(runs).items():
+            malicious = role(runs[0].header, arm).malicious
+            key = (runs[0].header.clients, len(malicious))
+            groups.setdefault(key, []).append((found, malicious, over_the_oracle(runs, arm)))
+    for (clients, attackers), arms in sorted(groups.items()):
+        rates = [
+            float(np.mean(replies))
+            for found, malicious, _ in arms
+            for cell in found
+            if (replies := told(cell.rounds, malicious)[0])
+        ]
+        honest = [flag for found, malicious, _ in arms for flag in _honest(found, malicious)]
+        ratios = [ratio for *_, found in arms for ratio in found if math.isfinite(ratio)]
+        number = sum(len(found) for found, *_ in arms)
+        columns = [
+            f"{attackers} of {clients}",
+            str(number),
+            _share(rates) if rates else "",
+            percent(min(rates)) if rates else "",
+            f"{sum(honest)} of {len(honest):,}",
+            _geometric(ratios) + (f", {len(ratios)} of them" if 0 < len(ratios) < number else ""),
+        ]
+        yield f"| {' | '.join(columns)} |"
+
+
+def _honest(cells: Sequence[Cell], malicious: Sequence[int]) -> list[bool]:
+    """Whether each reply of an honest client was flagged."""
+    return [p in row.flags for cell in cells for row in cell.rounds for p in row.losses if p not in malicious]
+
+
+def _geometric(ratios: Sequence[float]) -> str:
+    """Their geometric mean, with its interval where there are several; '' of none."""
+    if not ratios:
+        return ""
+    found = paired_ratio(ratios, [1.0] * len(ratios))
+    return digits(found.mean) + (f" ({digits(found.low)} to {digits(found.high)})" if math.isfinite(found.low) else "")
+
+
+def _oracle(record: RunRecord, arm: str) -> str:
+    """The oracle's arm, for one that is attacked; '' where there is none."""
+    oracles = [other for other in record.header.arms if role(record.header, other).defence == ORACLE]
+    return oracles[0] if oracles and role(record.header, arm).attacked else ""
+
+
+def over_the_oracle(runs: Sequence[RunRecord], arm: str) -> list[float]:
+    """The arm's Fréchet distance over the oracle's, a value a seed; NaN where either is missing."""
+    found: list[float] = []
+    for record in runs:
+        metric = record.header.measured_by
+        both = (values_of(record, one, metric) for one in (arm, _oracle(record, arm)))
+        found += paired_ratio(*both).values
+    return found
+
+
+def _stamped(runs: Sequence[RunRecord], arm: str) -> Iterator[list[float]]:
+    """Trigger rates of the arm and of the oracle, a value a seed."""
+    trigger = role(runs[0].header, arm).trigger
+    for shown in ([arm] * len(runs), [_oracle(record, arm) for record in runs]):
+        both = list(zip(runs, shown, strict=True))
+        yield [v for record, one in both for v in values_of(record, one, trigger_score(record, one, trigger))]
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -109,7 +195,7 @@ def _listed(texts: Iterable[str]) -> str:
     return f"{every[0]} each" if len(every) > 1 and len(set(every)) == 1 else ", ".join(every)
 
 
-def _share(replies: Sequence[bool]) -> str:
+def _share(replies: Sequence[float]) -> str:
     return percent(float(np.mean(replies)))
 
 
@@ -125,10 +211,15 @@ def main() -> None:
         records = {split: standings(matrix, split, Path(cells)).record for split in matrix.splits}
     else:
         records = {path: read(Path(path)) for path in options.paths}
-    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
-    for name, record in records.items():
-        for row in table(record, Path(name).name):
-            print(row)
+    kinds = alike(records) if not options.matrix else {name: [record] for name, record in records.items()}
+    _print(HEAD, (row for name, runs in kinds.items() for row in table(runs, Path(name).name)))
+    if not options.matrix:
+        print()
+        _print(POOLED, pooled(kinds.values()))
+
+
+def _print(head: Sequence[str], rows: Iterable[str]) -> None:
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", *rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -115,10 +115,11 @@ def draw(record: RunRecord, leaks: Leaks, path: Path) -> None:
 
 def levels_of(record: RunRecord, name: str, norm: str) -> dict[str, float]:
     """Arms of that normalisation that do nothing but ``name``, and the bare one (0), by strength."""
-    found = {}
+    found, bare = {}, bare_arms(record).values()
     for arm in record.header.arms:
         steps = parsed(str(setting(record, arm, "classifier.protect")))
-        alone = setting(record, arm, "classifier.sends") == "statistics" and all(step.name == name for step in steps)
+        whole = setting(record, arm, "classifier.sends") == "statistics"
+        alone = whole and (all(step.name == name for step in steps) if steps else arm in bare)
         if alone and setting(record, arm, "classifier.norm") == norm:
             found[arm] = steps[0].strength if steps else 0.0
     return dict(sorted(found.items(), key=lambda pair: pair[1]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.caught import EARLY, gone, since, table, told
+from experiments.caught import EARLY, alike, gone, pooled, since, table, told
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.reports.record import RoundRow
@@ -40,12 +40,27 @@ def test_from_when_on_an_attacker_was_always_flagged_and_weighed_nothing() -> No
     assert since(rows[2:3], (0,)) == 3
 
 
-@pytest.mark.parametrize("run", sorted(path.name for path in KEPT.glob("clients-*")))
-def test_the_page_shows_what_is_kept(run: str) -> None:
-    rows = list(table(read(KEPT / run), run))
+def test_the_page_shows_what_is_kept() -> None:
+    kinds = alike({path.name: read(path) for path in sorted(KEPT.glob("clients-*"))})
     page = (KEPT.parent / "calibration.md").read_text(encoding="utf-8")
-    assert rows
-    assert "\n".join(rows) in page
+    for name, runs in kinds.items():
+        assert "\n".join(table(runs, name)) in page
+    assert "\n".join(pooled(kinds.values())) in page
+
+
+def test_runs_that_differ_by_their_seeds_alone_are_of_one_kind() -> None:
+    names = ("clients-10-0.1", "clients-10-0.1-1", "clients-10-0.3")
+    kinds = alike({name: read(KEPT / name) for name in names})
+    assert {name: len(runs) for name, runs in kinds.items()} == {"clients-10-0.1": 2, "clients-10-0.3": 1}
+
+
+def test_pooled_runs_are_all_of_a_size() -> None:
+    records = [[read(KEPT / name)] for name in ("clients-10-iid", "clients-10-iid-2", "clients-100-iid-1")]
+    rows = [row.strip("| ").split(" | ") for row in pooled(records)]
+    assert [row[:2] for row in rows] == [["0 of 10", "2"], ["3 of 10", "2"], ["30 of 100", "1"]]
+    assert "(" not in rows[2][-1], "one run has no interval"
+    lone = [float(next(table(runs, "one")).split(" | ")[8]) for runs in records[:2]]
+    assert float(rows[1][-1].split(" ")[0]) == pytest.approx((lone[0] * lone[1]) ** 0.5, abs=0.01)
 
 
 def test_four_hospitals_are_shown_as_the_matrix_has_them() -> None:
@@ -54,7 +69,7 @@ def test_four_hospitals_are_shown_as_the_matrix_has_them() -> None:
     page = (KEPT.parent / "calibration.md").read_text(encoding="utf-8")
     for profile, split in (("core", "iid"), ("skewed", "site")):
         matrix = read_matrix(PROJECT / "experiments/matrix.toml", profile, [f"data.source={SOURCE}"])
-        rows = set(table(standings(matrix, split, KEPT.parent / "matrix/isic").record, split))
+        rows = set(table([standings(matrix, split, KEPT.parent / "matrix/isic").record], split))
         shown = {line for line in page.splitlines() if line.startswith(f"| {split}: ")}
         assert shown
         assert shown <= rows
