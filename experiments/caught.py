@@ -4,6 +4,7 @@
 A line for each arm that a defence with flags defended; a value a seed. Runs that differ by their seeds alone share it.
 Rates are over the replies of a client after its own tenth, the first five of them apart; the last three columns
 need an arm of the oracle. Below it, of runs, the same by the number of clients alone: means over runs, a 95 % interval.
+``--again``: what fed-inspect, as it is now, makes of the peaks that were recorded, whatever was flagged then.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import argparse
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from experiments.scenarios import WARMUP
-from fedsec.config import Defence
+from fedsec.config import Defence, RunConfig
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.metrics.intervals import paired_ratio
@@ -28,6 +30,7 @@ from fedsec.reports.runlog import read
 from fedsec.reports.standings import ORACLE, trigger_score
 from fedsec.reports.verdict import digits, percent
 from fedsec.types import Flat
+from strategies.detection import Rule, Standing, judge, rule_of
 
 GONE = 0.01
 """Part of its fair share below which a client has lost its weight."""
@@ -98,6 +101,30 @@ def defended(runs: Sequence[RunRecord]) -> dict[str, list[Cell]]:
             if Defence(name=role(record.header, arm).defence).reads_losses:  # type: ignore[arg-type]
                 found.setdefault(arm, []).append(cell)
     return found
+
+
+def again(record: RunRecord) -> RunRecord:
+    """The run with the flags and weights that today's fed-inspect gives its recorded peaks; other arms as they are.
+
+    Not modelled: what other weights would have done to the generator, and so to later peaks.
+    """
+    header, cells = record.header, dict(record.cells)
+    for (arm, seed), cell in record.finished().items():
+        config = RunConfig.from_flat(header.config).arm(arm)
+        if config.defence.name == "fed-inspect":
+            cells[arm, seed] = replace(
+                cell, rounds=tuple(_judged(cell.rounds, rule_of(config.defence), header.clients))
+            )
+    return replace(record, cells=cells)
+
+
+def _judged(rows: Sequence[RoundRow], rule: Rule, clients: int) -> Iterator[RoundRow]:
+    standing = Standing.start(clients)
+    for row in rows:
+        told = [row.evidence.get(p, math.nan) if p in row.losses else None for p in range(clients)]
+        verdict, standing = judge(told, standing, rule)
+        flags = tuple(p for p in range(clients) if verdict.flagged[p])
+        yield replace(row, flags=flags, weights={p: verdict.weights[p] for p in row.weights})
 
 
 def table(runs: Sequence[RunRecord], name: str) -> Iterator[str]:
@@ -204,6 +231,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", help="run folders; with --matrix: the folder of its cells, then settings")
     parser.add_argument("--matrix", type=Path, metavar="FILE")
     parser.add_argument("--profile", default="")
+    parser.add_argument("--again", action="store_true", help="flags by today's fed-inspect from the recorded peaks")
     options = parser.parse_intermixed_args()
     if options.matrix:
         cells, *settings = options.paths
@@ -211,6 +239,8 @@ def main() -> None:
         records = {split: standings(matrix, split, Path(cells)).record for split in matrix.splits}
     else:
         records = {path: read(Path(path)) for path in options.paths}
+    if options.again:
+        records = {name: again(record) for name, record in records.items()}
     kinds = alike(records) if not options.matrix else {name: [record] for name, record in records.items()}
     _print(HEAD, (row for name, runs in kinds.items() for row in table(runs, Path(name).name)))
     if not options.matrix:

@@ -56,6 +56,8 @@ class Rule:
 
 def rule_of(defence: Defence) -> Rule:
     """The rule a run configuration asks for."""
+    if defence.name == "fed-inspect":
+        return Rule("calibrated", defence.decay, defence.warmup, defence.false_flags, "peak")
     return Rule(defence.rule, defence.decay, defence.warmup, defence.false_flags, defence.reads)
 
 
@@ -165,7 +167,8 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     2. Forest, from a client's fifth round on: averages over its last ``reading.rounds`` go to
        ``calibration.isolate``, whose threshold holds ``false_flags`` a client-round; only high values, fewer than n//2
        clients, none when they are equal. A client that is away is given the allowance its absence calls for. Where
-       only some clients were asked, see ``_isolated``.
+       only some clients were asked, see ``_isolated``. Who stands ``reading.far`` above the median is flagged beside
+       them (``_far_out``).
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
        compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
@@ -187,6 +190,7 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     }
     judged = {i: known[i] for i in known if now[i] is not None}
     margins = _isolated(judged, known, rule.false_flags, reading.spread(standing.round + 1))
+    margins |= _far_out(judged, margins, reading.far)
     active = standing.round >= rule.warmup
     flagged, suspicion = [bool(v) for v in violations], [CERTAIN if v else 0.0 for v in violations]
     reasons = list(violations)
@@ -194,7 +198,7 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
         suspicion[i], flagged[i] = margin, out
         if out:
             reasons[i] = (
-                f"{rule.reading} of the loss isolated: {judged[i]:+.2f} from the median, margin {margin:.2f} >= 1"
+                f"{rule.reading} of the loss stands apart: {judged[i]:+.2f} from the median, margin {margin:.2f} >= 1"
             )
     counts = tuple(
         min(LONGEST, c + 1) if f else max(0.0, c - RECOVERY) if i in judged else c
@@ -281,3 +285,13 @@ def _settled(
     weights = _normal(shares if math.fsum(shares) > 0 else [float(h) for h in heard])
     verdict = Verdict(tuple(flagged), tuple(suspicion), weights, tuple(reasons))
     return verdict, replace(after, round=after.round + 1)
+
+
+def _far_out(
+    judged: Mapping[int, float], found: Mapping[int, tuple[bool, float]], far: float
+) -> dict[int, tuple[bool, float]]:
+    """(flagged, margin) of those whom no forest flagged and who stand ``far`` above the median; nobody where flags
+    would then reach half of the clients."""
+    beyond = {i: (True, value / far) for i, value in judged.items() if value >= far and not found[i][0]}
+    flagged = len(beyond) + sum(out for out, _ in found.values())
+    return beyond if flagged < len(judged) // 2 else {}

@@ -39,7 +39,7 @@ class Reading:
     in round 1, 2, ... ``one_round``: bound on one round's relative value, so that a single spike moves the mean of
     WINDOW rounds by about one honest deviation. ``absence``: what a client's suspicious value is divided by while it is
     away, that is, has all but lost its weight. ``rounds``: how many of a client's last the relative value is averaged
-    over.
+    over. ``far``: an average that is flagged however many others are beside it, which no forest says of a crowd.
     """
 
     of: Callable[[Mapping[str, float]], float]
@@ -48,6 +48,7 @@ class Reading:
     one_round: float
     absence: float
     rounds: int = WINDOW
+    far: float = math.inf
 
 
 def signed_log(loss: float) -> float:
@@ -84,6 +85,9 @@ exclusion proves itself right. Ten to thirty rounds after they were excluded, re
 0.18 more than the others, attackers by 0.36 to 0.62."""
 PEAK_SPREAD = 0.3
 """Standard deviation of the logarithm of honest clients' peaks (``strategies.inspection``)."""
+PEAK_FAR = 3 * PEAK_SPREAD
+"""2.5 times the median client's peak. Where a third attack, the slowest of them stand beside the honest, so that there
+is no gap to isolate anybody by; the others are far out all the same."""
 READINGS: dict[str, Reading] = {
     "drop": Reading(drop, float, lambda number: DROP_SPREAD, 0.3, DROP_ABSENCE),
     "first": _level("g-loss-first"),
@@ -96,6 +100,7 @@ READINGS: dict[str, Reading] = {
         2.0,
         1.0,
         FEW_ROUNDS,  # it is of many rounds already; averaged over ten more it came three rounds later
+        PEAK_FAR,
     ),
 }
 

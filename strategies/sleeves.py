@@ -18,7 +18,7 @@ from fedsec.types import Fit, Images, Vector
 from fedsec.weights import Updates, generator_arrays
 from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
-from strategies.detection import Rule, Standing, judge, rule_of
+from strategies.detection import Standing, judge, rule_of
 from strategies.evidence import READINGS, violation
 from strategies.inspection import WINDOW, class_means, median_client, outstanding, parts, peak
 from strategies.mixing import BUCKET, MIXINGS, mixed
@@ -70,8 +70,7 @@ class FedInspect(FedDetect):
     def __init__(self, brief: Brief) -> None:
         super().__init__(brief)
         defence, data = brief.config.defence, brief.dataset
-        self.rule = Rule("calibrated", defence.decay, defence.warmup, defence.false_flags, "peak")
-        self.read = READINGS["peak"].of
+        self.read = READINGS[self.rule.reading].of
         gan = brief.config.gan
         self.quick = replace(brief.config, gan=replace(gan, denoising=min(gan.denoising, INSPECTING_STEPS)))
         self.channels, self.classes = data.channels, len(data.class_names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from experiments.caught import EARLY, alike, gone, pooled, since, table, told
+from experiments.caught import EARLY, again, alike, gone, pooled, since, table, told
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.reports.record import RoundRow
@@ -80,3 +81,22 @@ def test_early_and_late_replies_make_up_all_of_them() -> None:
     every, late = told(rows, (0,))[0], told(rows, (0,), after=EARLY)[0]
     assert (len(every), sum(every)) == (10, 7)
     assert late == [True] * 5
+
+
+def test_recorded_peaks_judged_again_give_the_flags_of_the_run() -> None:
+    """Runs of ten in which nobody stands far out among the honest: what was flagged then is flagged today."""
+    for name in ("clients-10-iid-1", "clients-10-1.0-1"):
+        record = read(KEPT / name)
+        for key, cell in again(record).finished().items():
+            for row, was in zip(cell.rounds, record.cells[key].rounds, strict=True):
+                assert row.flags == was.flags
+                assert row.weights == pytest.approx(was.weights, abs=1e-5)
+
+
+def test_peaks_are_judged_by_the_rule_and_not_by_what_was_flagged() -> None:
+    record = read(KEPT / "clients-10-iid-1")
+    key = ("attack+fed-inspect", 1)
+    cell = record.cells[key]
+    forgotten = replace(cell, rounds=tuple(replace(row, flags=(), weights={}) for row in cell.rounds))
+    found = again(replace(record, cells={key: forgotten})).cells[key]
+    assert [row.flags for row in found.rounds] == [row.flags for row in cell.rounds]

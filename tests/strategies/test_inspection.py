@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -195,3 +197,26 @@ def test_a_peak_which_is_of_many_rounds_already_is_judged_by_its_last_five_and_a
     assert {READINGS[name].rounds for name in set(READINGS) - {"peak"}} == {10}
     assert smoothed(((0.0,) * 5 + (1.0,) * 5,), FEW_ROUNDS) == [1.0]
     assert smoothed(((0.0,) * 5 + (1.0,) * 5,)) == [0.5]
+
+
+def judged(peaks: Vector) -> tuple[bool, ...]:
+    """Who is flagged after fifteen rounds with these peaks, in median clients'."""
+    standing = Standing.start(len(peaks))
+    for _ in range(15):
+        verdict, standing = judge([float(value) for value in peaks], standing, Rule(reading="peak"))
+    return verdict.flagged
+
+
+def test_who_stands_far_out_is_flagged_in_a_crowd_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine of thirty whose peaks reach down to the honest ones, as recorded attackers' do in their first rounds."""
+    peaks = np.exp(np.concatenate([np.linspace(-0.35, 0.35, 21), np.linspace(0.45, 1.7, 9)]))
+    far = np.log(peaks / np.median(peaks)) >= READINGS["peak"].far
+    assert far.sum() == 5
+    assert judged(peaks) == tuple(far)
+    monkeypatch.setitem(READINGS, "peak", replace(READINGS["peak"], far=math.inf))
+    assert not any(judged(peaks)), "the forest finds no gap"
+
+
+def test_half_of_the_clients_far_out_are_no_exception() -> None:
+    assert not any(judged(np.exp(np.repeat([0.0, 3.0], 6))))
+    assert sum(judged(np.exp(np.repeat([0.0, 3.0], [7, 5])))) == 5
