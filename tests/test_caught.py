@@ -47,6 +47,7 @@ def test_the_page_shows_what_is_kept() -> None:
     for name, runs in kinds.items():
         assert "\n".join(table(runs, name)) in page
     assert "\n".join(pooled(kinds.values())) in page
+    assert "\n".join(pooled([[again(run) for run in runs] for runs in kinds.values()])) in page
 
 
 def test_runs_that_differ_by_their_seeds_alone_are_of_one_kind() -> None:
@@ -70,7 +71,9 @@ def test_four_hospitals_are_shown_as_the_matrix_has_them() -> None:
     page = (KEPT.parent / "calibration.md").read_text(encoding="utf-8")
     for profile, split in (("core", "iid"), ("skewed", "site")):
         matrix = read_matrix(PROJECT / "experiments/matrix.toml", profile, [f"data.source={SOURCE}"])
-        rows = set(table([standings(matrix, split, KEPT.parent / "matrix/isic").record], split))
+        record = standings(matrix, split, KEPT.parent / "matrix/isic").record
+        rows = set(table([record], split))
+        assert set(table([again(record)], split)) == rows, "today's rule gives the flags that were raised"
         shown = {line for line in page.splitlines() if line.startswith(f"| {split}: ")}
         assert shown
         assert shown <= rows
