@@ -37,16 +37,21 @@ def sent(view: ServerView, replica: Replica, public: Images, seed: int) -> list[
 
 def global_model(view: ServerView, replica: Replica, public: Images, seed: int) -> list[BatchMoments]:
     """The running statistics that the server sent out: an average of many clients' earlier batches, unbiased
-    variances as torch keeps them."""
+    variances as torch keeps them. Raises ProbeError where it has none: clients keep theirs (FedBN), or nobody has."""
     mean, spread = STATISTICS
+    names = list(replica.counts(1))
+    if not names or any(f"{name}.{mean}" not in view.before for name in names):
+        raise ProbeError("the server sends out no running statistics: take a rung without them")
     return [
         (_tensor(view.before[f"{name}.{mean}"], replica), _tensor(view.before[f"{name}.{spread}"], replica))
-        for name in replica.counts(1)
+        for name in names
     ]
 
 
 def proxy(view: ServerView, replica: Replica, public: Images, seed: int) -> list[BatchMoments]:
     """Mean over train-mode batches of public images, of the client's batch size, through the model sent out."""
+    if not replica.counts(1):
+        raise ProbeError("no layer has batch statistics: take a rung without them")
     batch = min(view.recipe.batch, view.examples)
     whole = public[: len(public) // batch * batch]
     if not len(whole):

@@ -170,6 +170,24 @@ def test_a_runs_report_says_where_the_leak_comes_from(tmp_path: Path) -> None:
         assert line in text
 
 
+def test_an_attack_that_needs_what_an_arm_does_not_send_says_so_and_the_run_goes_on(tmp_path: Path) -> None:
+    """As the quick profile has it: running statistics that stay at the site, or that no layer has."""
+    arms = {"fed-bn": {"classifier.sends": "weights"}, "group-norm": {"classifier.norm": "group"}}
+    asked = {"leakage__attacks": "bn-only,global,random,proxy,row-space", "run__arms": json.dumps(arms)}
+    record, _ = run(config(tmp_path, **asked, train__rounds=1))
+    for cell in record.finished().values():
+        reasons = {row.attack: row.reason for row in cell.leaks}
+        assert "no running statistics" in reasons["global"]
+        assert reasons["random"] == reasons["global"]
+        assert reasons["bn-only"]
+        assert not reasons["row-space"]
+    proxies = {
+        arm: next(row for row in cell.leaks if row.attack == "proxy") for (arm, _), cell in record.finished().items()
+    }
+    assert "no layer has batch statistics" in proxies["group-norm"].reason
+    assert proxies["fed-bn"].values, "public images have statistics of their own"
+
+
 def test_one_image_is_divided_out_of_a_perceptrons_update_in_a_federation(tmp_path: Path) -> None:
     network = {"classifier__network": "perceptron", "classifier__norm": "none", "leakage__attacks": "first-layer"}
     record, _ = run(config(tmp_path, **network, leakage__sites="0,2", train__rounds=1))
