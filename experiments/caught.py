@@ -23,13 +23,12 @@ from fedsec.config import Defence, RunConfig
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.metrics.intervals import paired_ratio
-from fedsec.reports.record import Cell, RoundRow, RunRecord
+from fedsec.reports.record import Cell, Header, RoundRow, RunRecord
 from fedsec.reports.results import values_of
-from fedsec.reports.roles import role
+from fedsec.reports.roles import overrides, role
 from fedsec.reports.runlog import read
 from fedsec.reports.standings import ORACLE, trigger_score
 from fedsec.reports.verdict import digits, percent
-from fedsec.types import Flat
 from strategies.detection import Rule, Standing, judge, rule_of
 
 GONE = 0.01
@@ -82,15 +81,18 @@ def alike(records: Mapping[str, RunRecord]) -> dict[str, list[RunRecord]]:
     """Runs of one kind, under the name of the first of them."""
     found: dict[str, list[RunRecord]] = {}
     for name, record in records.items():
-        first = next((one for one, runs in found.items() if _same(runs[0].header.config, record.header.config)), name)
+        first = next((one for one, runs in found.items() if _same(runs[0].header, record.header)), name)
         found.setdefault(first, []).append(record)
     return found
 
 
-def _same(one: Flat, other: Flat) -> bool:
-    """Whether what both configurations say is the same, but for seeds and places."""
-    said = {key for key in one.keys() & other.keys() if key not in OWN and not key.startswith(ELSEWHERE)}
-    return all(one[key] == other[key] for key in said)
+def _same(one: Header, other: Header) -> bool:
+    """Whether both say the same, for all runs and for the arms that they share, but for seeds and places."""
+    said = {key for key in one.config.keys() & other.config.keys() if key not in OWN and not key.startswith(ELSEWHERE)}
+    shared = set(one.arms) & set(other.arms)
+    return all(one.config[key] == other.config[key] for key in said) and all(
+        overrides(one, arm) == overrides(other, arm) for arm in shared
+    )
 
 
 def defended(runs: Sequence[RunRecord]) -> dict[str, list[Cell]]:
@@ -108,21 +110,20 @@ def again(record: RunRecord) -> RunRecord:
 
     Not modelled: what other weights would have done to the generator, and so to later peaks.
     """
-    header, cells = record.header, dict(record.cells)
+    config, cells = RunConfig.from_flat(record.header.config), dict(record.cells)
     for (arm, seed), cell in record.finished().items():
-        config = RunConfig.from_flat(header.config).arm(arm)
-        if config.defence.name == "fed-inspect":
-            cells[arm, seed] = replace(
-                cell, rounds=tuple(_judged(cell.rounds, rule_of(config.defence), header.clients))
-            )
+        defence = config.arm(arm).defence
+        if defence.name == "fed-inspect":
+            rows = _judged(cell.rounds, rule_of(defence), record.header.clients)
+            cells[arm, seed] = replace(cell, rounds=tuple(rows))
     return replace(record, cells=cells)
 
 
 def _judged(rows: Sequence[RoundRow], rule: Rule, clients: int) -> Iterator[RoundRow]:
     standing = Standing.start(clients)
     for row in rows:
-        told = [row.evidence.get(p, math.nan) if p in row.losses else None for p in range(clients)]
-        verdict, standing = judge(told, standing, rule)
+        peaks = [row.evidence.get(p, math.nan) if p in row.losses else None for p in range(clients)]
+        verdict, standing = judge(peaks, standing, rule)
         flags = tuple(p for p in range(clients) if verdict.flagged[p])
         yield replace(row, flags=flags, weights={p: verdict.weights[p] for p in row.weights})
 

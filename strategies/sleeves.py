@@ -42,7 +42,7 @@ class FedDetect(RoundStrategy):
     def __init__(self, brief: Brief) -> None:
         super().__init__(brief)
         self.rule = rule_of(brief.config.defence)
-        self.read = READINGS[brief.config.defence.reads].of
+        self.read = READINGS[self.rule.reading].of
         self.standing = Standing.start(len(self.nodes))
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
@@ -70,7 +70,6 @@ class FedInspect(FedDetect):
     def __init__(self, brief: Brief) -> None:
         super().__init__(brief)
         defence, data = brief.config.defence, brief.dataset
-        self.read = READINGS[self.rule.reading].of
         gan = brief.config.gan
         self.quick = replace(brief.config, gan=replace(gan, denoising=min(gan.denoising, INSPECTING_STEPS)))
         self.channels, self.classes = data.channels, len(data.class_names)

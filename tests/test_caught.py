@@ -12,6 +12,7 @@ from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.reports.record import RoundRow
 from fedsec.reports.runlog import read
+from tests.test_pages import CHEST
 
 PROJECT = Path(__file__).parents[1]
 SOURCE = PROJECT.parent / "shared/data/isic/class2"
@@ -54,6 +55,8 @@ def test_runs_that_differ_by_their_seeds_alone_are_of_one_kind() -> None:
     names = ("clients-10-0.1", "clients-10-0.1-1", "clients-10-0.3")
     kinds = alike({name: read(KEPT / name) for name in names})
     assert {name: len(runs) for name, runs in kinds.items()} == {"clients-10-0.1": 2, "clients-10-0.3": 1}
+    named_alike = alike({name: read(KEPT / name) for name in ("clients-10-iid-1", "sooner-10-iid-1")})
+    assert len(named_alike) == 2, "an arm of the same name has another decay"
 
 
 def test_pooled_runs_are_all_of_a_size() -> None:
@@ -77,6 +80,17 @@ def test_four_hospitals_are_shown_as_the_matrix_has_them() -> None:
         shown = {line for line in page.splitlines() if line.startswith(f"| {split}: ")}
         assert shown
         assert shown <= rows
+
+
+def test_todays_rule_gives_the_flags_that_were_raised_on_radiographs() -> None:
+    source = PROJECT.parent / "shared/data/chestx/chest_xray"
+    if not source.is_dir():
+        pytest.skip("needs shared/data/chestx/chest_xray beside the project: a cell is known by its images, too")
+    matrix = read_matrix(PROJECT / "experiments/matrix.toml", "core", [f"data.source={source}", *CHEST])
+    record = standings(matrix, "iid", KEPT.parent / "matrix/chestx").record
+    rows = list(table([record], "iid"))
+    assert rows
+    assert list(table([again(record)], "iid")) == rows
 
 
 def test_early_and_late_replies_make_up_all_of_them() -> None:
