@@ -46,14 +46,19 @@ POOLED = (
 )  # fmt: skip
 
 
-def told(rows: Sequence[RoundRow], malicious: Sequence[int], *, after: int = WARMUP) -> tuple[list[bool], list[bool]]:
-    """Whether each reply after so many of its client's was flagged: attackers', honest ones'."""
+def replies(rows: Iterable[RoundRow]) -> Iterator[tuple[int, int, RoundRow]]:
+    """(how many its client has sent with it, partition, round) of each reply."""
     own: Counter[int] = Counter()
-    flagged: dict[bool, list[bool]] = {True: [], False: []}
     for row in rows:
         own.update(list(row.losses))
-        for p in row.losses:
-            flagged[p in malicious] += [p in row.flags] if own[p] > after else []
+        yield from ((own[p], p, row) for p in row.losses)
+
+
+def told(rows: Sequence[RoundRow], malicious: Sequence[int], *, after: int = WARMUP) -> tuple[list[bool], list[bool]]:
+    """Whether each reply after so many of its client's was flagged: attackers', honest ones'."""
+    flagged: dict[bool, list[bool]] = {True: [], False: []}
+    for own, p, row in replies(rows):
+        flagged[p in malicious] += [p in row.flags] if own > after else []
     return flagged[True], flagged[False]
 
 
@@ -125,7 +130,8 @@ def _judged(rows: Sequence[RoundRow], rule: Rule, clients: int) -> Iterator[Roun
         peaks = [row.evidence.get(p, math.nan) if p in row.losses else None for p in range(clients)]
         verdict, standing = judge(peaks, standing, rule)
         flags = tuple(p for p in range(clients) if verdict.flagged[p])
-        yield replace(row, flags=flags, weights={p: verdict.weights[p] for p in row.weights})
+        weights = {p: verdict.weights[p] for p in row.weights}
+        yield replace(row, flags=flags, weights=weights, suspicion={p: verdict.suspicion[p] for p in row.losses})
 
 
 def table(runs: Sequence[RunRecord], name: str) -> Iterator[str]:
@@ -243,13 +249,13 @@ def main() -> None:
     if options.again:
         records = {name: again(record) for name, record in records.items()}
     kinds = alike(records) if not options.matrix else {name: [record] for name, record in records.items()}
-    _print(HEAD, (row for name, runs in kinds.items() for row in table(runs, Path(name).name)))
+    print_table(HEAD, (row for name, runs in kinds.items() for row in table(runs, Path(name).name)))
     if not options.matrix:
         print()
-        _print(POOLED, pooled(kinds.values()))
+        print_table(POOLED, pooled(kinds.values()))
 
 
-def _print(head: Sequence[str], rows: Iterable[str]) -> None:
+def print_table(head: Sequence[str], rows: Iterable[str]) -> None:
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", *rows, sep="\n")
 
 

@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from fedsec import launch
+    from fedsec.models.exchange import rounds_of
     from fedsec.progress import RunProgress
 
     config = with_clients(read_experiment(options.file, options.profile, options.settings), CLIENTS)
@@ -129,7 +130,7 @@ def _run(options: argparse.Namespace) -> int:
     if todo:
         write_config(config, plan.folder)
         needs = launch.resources(config, clients=plan.clients, cells=len(todo))
-        rounds = max(config.arm(arm).round_trips for arm, _ in todo)
+        rounds = max(rounds_of(config.arm(arm)) for arm, _ in todo)
         with RunProgress(plan.folder, OUT, cells=todo, rounds=rounds) as progress:
             launch.run(plan.folder, needs, watch=progress.refresh)
     return _draw(plan.folder)

@@ -122,18 +122,6 @@ class RunConfig:
         return self.gan.ema if self.train.task == "gan" else 0.0
 
     @property
-    def round_trips(self) -> int:
-        """Rounds of messages: ``train.rounds``; in split learning with those that close the U, average and score."""
-        rounds, cut = self.train.rounds, self.cut
-        if self.train.task != "split-learning":
-            return rounds
-        every, last = range(1, rounds + 1), {rounds}
-        averages = rounds // cut.average if cut.average else 0
-        audits = last | {m for m in every if m % self.leakage.every == 0} if self.leakage.every else set()
-        scored = last | audits | {m for m in every if m % self.measure.every == 0}
-        return (rounds + len(scored)) * (2 if cut.labels == "client" else 1) + averages + len(audits)
-
-    @property
     def batches(self) -> tuple[int, ...]:
         """``classifier.batches``; empty when ``train.batch`` holds for all."""
         return tuple(integers(self.classifier.batches))

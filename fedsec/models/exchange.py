@@ -120,6 +120,11 @@ def exchange_of(config: RunConfig) -> Exchange:
     )
 
 
+def rounds_of(config: RunConfig) -> int:
+    """Rounds of messages: ``train.rounds``; in split learning with those that close the U, average, score and audit."""
+    return exchange_of(config).rounds if config.train.task == "split-learning" else config.train.rounds
+
+
 def variants(spec: SplitSpec) -> tuple[str, ...]:
     """How held-out images are sent: with the perturbation 'on' and 'off'; 'off' alone where there is none."""
     return ("on", "off") if spec.surrogate else ("off",)

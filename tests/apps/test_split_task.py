@@ -21,7 +21,7 @@ from fedsec.datasets import load
 from fedsec.datasets.public import held_share
 from fedsec.defences.pgsl import Pgsl
 from fedsec.errors import ConfigError, FedsecError
-from fedsec.models.exchange import exchange_of, spec_of
+from fedsec.models.exchange import rounds_of, spec_of
 from fedsec.models.splitting import LR
 from fedsec.probes.split import ATTACKS
 from fedsec.reports import runlog
@@ -97,7 +97,7 @@ def test_every_arm_is_scored_by_stream_with_and_without_perturbation(
     cut = 4 * 32 * 8 * 8
     assert (done["split"]["bytes-up"].score.value, done["split"]["bytes-down"].score.value) == (cut + 8, cut)
     for arm, cell in ((arm, cell) for (arm, _), cell in record.finished().items()):
-        assert len(cell.rounds) == settings.arm(arm).round_trips, arm
+        assert len(cell.rounds) == rounds_of(settings.arm(arm)), arm
         assert sorted({row.round for row in cell.scores if not row.final}) == [2, 3], "scores stand by message"
         kept = load_file(folder / f"server-half-{arm}-0.safetensors")
         assert any(name.startswith("body.") for name in kept)
@@ -229,7 +229,7 @@ def test_a_hostile_site_is_dropped_and_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_scores_that_nobody_sent_say_so(tmp_path: Path) -> None:
-    trips = config(tmp_path).round_trips
+    trips = rounds_of(config(tmp_path))
 
     def silent(partition: int, reply: Message) -> Message | None:
         return None if reply.metadata.group_id == str(trips) else reply
@@ -307,18 +307,6 @@ def test_the_section_has_the_defaults_of_the_maths() -> None:
     on = RunConfig.from_flat({"train.task": "split-learning", "pgsl.on": True})
     assert spec_of(on, channels=1, classes=2).pgsl == maths
     assert spec_of(RunConfig(), channels=1, classes=2).pgsl is None
-
-
-@pytest.mark.parametrize("labels", ["server", "client"])
-@pytest.mark.parametrize("audit", [0, 2, 100])
-@pytest.mark.parametrize(("rounds", "average", "every"), [(1, 0, 10), (7, 0, 3), (7, 2, 3), (6, 3, 3), (5, 9, 1)])
-def test_round_trips_are_those_of_the_exchange(
-    tmp_path: Path, labels: str, rounds: int, average: int, every: int, audit: int
-) -> None:
-    audited = {**AUDITED, "leakage__every": audit} if audit else {}
-    cut = {"cut__average": average, "cut__labels": labels}
-    its = config(tmp_path, train__rounds=rounds, measure__every=every, **cut, **audited)
-    assert exchange_of(its).rounds == its.round_trips
 
 
 def test_every_held_out_image_is_one_client_s() -> None:
