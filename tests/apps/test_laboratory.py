@@ -87,6 +87,23 @@ def test_every_defence_finishes_attacked_rounds_and_says_what_each_client_weighe
         assert record.finished()[arm, 0].rounds[-1].weights[0] == 0, "a sevenfold update is not chosen"
 
 
+def test_defences_take_a_diffusion_model_as_they_take_a_gan(quick: Path) -> None:
+    diffusion = {"gan.family": "diffusion", "gan.denoising": 2, "gan.width": 16, "train.lr": 2e-3, "train.beta1": 0.9}
+    names = ("fed-inspect", "median", "dp-fixed", "oracle")
+    arms = {name: {**diffusion, "attack.name": "patch", "defence.name": name} for name in names}
+    record = laboratory(quick, arms, "diffusion")
+    assert {arm for arm, _ in record.finished()} == set(names)
+    for (arm, _), cell in record.finished().items():
+        for row in cell.rounds:
+            assert row.dropped == (), arm
+            assert sum(row.weights.values()) == pytest.approx(1), arm
+        assert np.isfinite(cell.final()["frechet-domain"].score.value), arm
+    looked = record.finished()["fed-inspect", 0].rounds[-1].evidence
+    assert len(looked) == CLIENTS
+    assert all(np.isfinite(peak) and peak > 0 for peak in looked.values())
+    assert len(set(looked.values())) == CLIENTS, "each client's own draws"
+
+
 def test_every_attack_changes_what_the_server_learns(quick: Path) -> None:
     arms: dict[str, dict[str, Any]] = {"none": {}}
     arms |= {name: {"attack.name": name} for name in POISONS}
