@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.evidence import table as evidence
 from experiments.heat import apart, tables
 from experiments.roc import RULES, draw
 from experiments.roc import table as detection
@@ -43,6 +44,20 @@ def test_detection_tables(kind: str) -> None:
     page = (RESULTS / "calibration.md").read_text(encoding="utf-8")
     assert "\n".join(detection(rows)) in page
     assert "\n".join(detection(third)) in page
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("site", "four real sites"), ("dirichlet-0.3", "Dirichlet 0.3"), ("iid", "iid")]
+)
+def test_what_the_parts_see(name: str, split: str) -> None:
+    kept = json.loads((RESULTS / f"evidence/{name}.json").read_text(encoding="utf-8"))
+    head, _, *found = ([cell.strip() for cell in line.split("|")[1:-1]] for line in evidence(kept, (20,)).splitlines())
+    assert head[2:6] == ["whole", "sharp", "odd", "all"], "the page leaves 'all' out"
+    expected = {cells[0].replace("weak patch", "patch on a quarter of the images"): cells[2:] for cells in found}
+    page = (RESULTS.parent / "defences.md").read_text(encoding="utf-8").replace("*", "").replace("−", "-")
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    rows = {cells[1]: cells[2:] for cells in shown if cells[:1] == [split]}
+    assert rows == {attack: [*values[:3], *values[4:]] for attack, values in expected.items()}
 
 
 def assert_same_picture(drawn: Path, kept: Path) -> None:
