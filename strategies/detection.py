@@ -167,8 +167,8 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     2. Forest, from a client's fifth round on: averages over its last ``reading.rounds`` go to
        ``calibration.isolate``, whose threshold holds ``false_flags`` a client-round; only high values, fewer than n//2
        clients, none when they are equal. A client that is away is given the allowance its absence calls for. Where
-       only some clients were asked, see ``_isolated``. Who stands ``reading.far`` above the median is flagged beside
-       them (``_far_out``).
+       only some clients were asked, see ``_isolated`` and ``reading.asked``. Who stands ``reading.far`` above the
+       median is flagged beside them (``_far_out``).
     3. Record: +1 for a flag, -RECOVERY for a judged round without one, at most LONGEST.
     4. Weight, after ``warmup`` rounds: decay ** (m (m+1) / 2) with m = count - GRACE, renormalised: the release's
        compounding as a function of the count, so it comes back with it. Two flags cost nothing; ten in a row leave
@@ -185,7 +185,7 @@ def calibrated(losses: Losses, standing: Standing, rule: Rule) -> tuple[Verdict,
     away = _away(standing)
     known = {
         i: value / reading.absence if away[i] and value > 0 else value
-        for i, value in enumerate(smoothed(history, reading.rounds))
+        for i, value in enumerate(smoothed(history, now, reading))
         if value is not None
     }
     judged = {i: known[i] for i in known if now[i] is not None}

@@ -39,7 +39,8 @@ class Reading:
     in round 1, 2, ... ``one_round``: bound on one round's relative value, so that a single spike moves the mean of
     WINDOW rounds by about one honest deviation. ``absence``: what a client's suspicious value is divided by while it is
     away, that is, has all but lost its weight. ``rounds``: how many of a client's last the relative value is averaged
-    over. ``far``: an average that is flagged however many others are beside it, which no forest says of a crowd.
+    over. ``asked``: where only some clients were asked, over the second number of highest among the first number of
+    last ones. ``far``: an average that is flagged however many others are beside it, which no forest says of a crowd.
     """
 
     of: Callable[[Mapping[str, float]], float]
@@ -48,6 +49,7 @@ class Reading:
     one_round: float
     absence: float
     rounds: int = WINDOW
+    asked: tuple[int, int] = (WINDOW, WINDOW)
     far: float = math.inf
 
 
@@ -88,6 +90,9 @@ PEAK_SPREAD = 0.3
 PEAK_FAR = 3 * PEAK_SPREAD
 """2.5 times the median client's peak. Where a third attack, the slowest of them stand beside the honest, so that there
 is no gap to isolate anybody by; the others are far out all the same."""
+PEAK_ASKED = (4, 2)
+"""A round that happens to ask many attackers lowers what all of them stand out by, since the median client is nearly
+one of them; nothing raises an honest client as much."""
 READINGS: dict[str, Reading] = {
     "drop": Reading(drop, float, lambda number: DROP_SPREAD, 0.3, DROP_ABSENCE),
     "first": _level("g-loss-first"),
@@ -100,6 +105,7 @@ READINGS: dict[str, Reading] = {
         2.0,
         1.0,
         FEW_ROUNDS,  # it is of many rounds already; averaged over ten more it came three rounds later
+        PEAK_ASKED,
         PEAK_FAR,
     ),
 }
@@ -130,6 +136,11 @@ def remembered(history: History, now: Sequence[float | None]) -> History:
     return tuple(row if here is None else (*row, here)[-WINDOW:] for row, here in zip(before, now, strict=True))
 
 
-def smoothed(history: History, rounds: int = WINDOW) -> list[float | None]:
-    """Mean over each client's last ``rounds``; None for one with fewer than FEW_ROUNDS."""
-    return [math.fsum(row[-rounds:]) / len(row[-rounds:]) if len(row) >= FEW_ROUNDS else None for row in history]
+def smoothed(history: History, now: Sequence[float | None], reading: Reading) -> list[float | None]:
+    """What each client is judged by: an average over its last rounds, as ``reading`` says (``asked`` where somebody
+    with FEW_ROUNDS is missing ``now``); None for one with fewer than FEW_ROUNDS."""
+    known = [len(row) >= FEW_ROUNDS for row in history]
+    some = any(k and here is None for k, here in zip(known, now, strict=True))
+    rounds, highest = reading.asked if some else (reading.rounds, reading.rounds)
+    last = [sorted(row[-rounds:])[-highest:] for row in history]
+    return [math.fsum(row) / len(row) if k else None for k, row in zip(known, last, strict=True)]

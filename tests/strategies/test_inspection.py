@@ -195,8 +195,19 @@ def test_a_peak_which_is_of_many_rounds_already_is_judged_by_its_last_five_and_a
     assert flags[13, 0], "five rounds on; over ten it would be eight"
     assert READINGS["peak"].rounds == FEW_ROUNDS
     assert {READINGS[name].rounds for name in set(READINGS) - {"peak"}} == {10}
-    assert smoothed(((0.0,) * 5 + (1.0,) * 5,), FEW_ROUNDS) == [1.0]
-    assert smoothed(((0.0,) * 5 + (1.0,) * 5,)) == [0.5]
+    history = ((0.0,) * 5 + (1.0,) * 5,)
+    assert smoothed(history, [1.0], READINGS["peak"]) == [1.0]
+    assert smoothed(history, [1.0], READINGS["drop"]) == [0.5]
+
+
+def test_where_some_are_asked_a_peak_is_judged_by_the_two_highest_of_its_last_four() -> None:
+    """Two rounds that asked mostly attackers, whose median is an attacker's, do not clear one."""
+    attacker, honest = (0.0, 1.0, 1.2, 0.1, 0.0), (0.0,) * 5
+    peak = READINGS["peak"]
+    assert smoothed((attacker, honest), [0.0, None], peak) == [pytest.approx(1.1), 0.0]
+    assert smoothed((attacker, honest), [0.0, 0.0], peak) == [pytest.approx(0.46), 0.0]
+    assert smoothed((attacker, ()), [0.0, None], peak)[0] == pytest.approx(0.46), "a stranger is not missing"
+    assert smoothed((attacker, honest), [0.0, None], READINGS["drop"])[0] == pytest.approx(0.46), "losses as ever"
 
 
 def judged(peaks: Vector) -> tuple[bool, ...]:
