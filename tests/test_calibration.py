@@ -180,4 +180,5 @@ def test_scenarios_and_a_whole_run_of_ten_unequal_hospitals_agree() -> None:
 
 def test_rules_are_replayed_on_the_losses_of_undefended_cells() -> None:
     lines = list(replayed([ISIC.parent / "diffusion"], ["calibrated"]))
-    assert set(lines[1:]) == {f"| {arm}, seed 0 | calibrated | 0, 0, 0, 0 |" for arm in ("vanilla", "attack")}
+    cells = {("vanilla", 0), ("attack", 0), ("attack", 1), ("attack", 2)}
+    assert set(lines[1:]) == {f"| {arm}, seed {seed} | calibrated | 0, 0, 0, 0 |" for arm, seed in cells}

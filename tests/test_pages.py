@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import caught, watched
 from experiments.evidence import table as evidence
 from experiments.heat import apart, tables
 from experiments.roc import RULES, draw
@@ -19,18 +20,22 @@ from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.metrics.intervals import mean_interval
 from fedsec.reports.heat import MAPS
+from fedsec.reports.runlog import read
 
 PROJECT = Path(__file__).parents[1]
 RESULTS, DATA = PROJECT / "docs/results", PROJECT.parent / "shared/data"
 UTILITY = ",".join(f"{kind}-auc-{count}" for count in (10, 25, 100) for kind in ("real", "utility"))
 QUALITY = "frechet-domain,kid,precision,recall,spread,trigger-rate,trigger-strength"
+DRAWN = "frechet-domain,precision,recall,spread,gan-test-auc,utility-auc-25,trigger-rate,trigger-strength"
 KINDS = ("iid", "1.0", "0.3", "0.1")
 SEEDS = tuple(f"one-image-seed-{seed}" for seed in range(3))
 RATIO = "Fréchet distance over the oracle's"
 CHEST = ("data.modality=chest", "data.grouping=classes", "gan.mirror=false")
 
 
-@pytest.mark.parametrize(("page", "metrics"), [("isic", DEFAULT), ("isic", UTILITY), ("sweep", QUALITY)])
+@pytest.mark.parametrize(
+    ("page", "metrics"), [("isic", DEFAULT), ("isic", UTILITY), ("sweep", QUALITY), ("diffusion", DRAWN)]
+)
 def test_score_tables(page: str, metrics: str) -> None:
     kept = json.loads((RESULTS / page / "results.json").read_text(encoding="utf-8"))
     assert scores(kept, metrics.split(",")) in (RESULTS / f"{page}.md").read_text(encoding="utf-8")
@@ -66,6 +71,14 @@ def assert_same_picture(drawn: Path, kept: Path) -> None:
         with Image.open(path) as picture:
             pixels.append(np.asarray(picture.convert("L"), np.float64))
     assert np.abs(pixels[0] - pixels[1]).mean() < 1, "levels of 255"
+
+
+def test_what_was_seen_of_a_diffusion_model_is_drawn_from_what_is_kept(tmp_path: Path) -> None:
+    record = read(RESULTS / "diffusion")
+    watched.draw(record, ("attack+fed-detect", "attack+fed-inspect"), 0, tmp_path / "watched.png")
+    assert_same_picture(tmp_path / "watched.png", RESULTS / "diffusion/watched.png")
+    page = (RESULTS / "diffusion.md").read_text(encoding="utf-8")
+    assert "\n".join(caught.table([record], "diffusion")) in page
 
 
 def test_detection_curves_are_drawn_from_what_is_kept(tmp_path: Path) -> None:
