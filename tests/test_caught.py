@@ -72,7 +72,7 @@ def test_four_hospitals_are_shown_as_the_matrix_has_them() -> None:
     if not SOURCE.is_dir():
         pytest.skip("needs shared/data/isic/class2 beside the project: a cell is known by its images, too")
     page = (KEPT.parent / "calibration.md").read_text(encoding="utf-8")
-    for profile, split in (("core", "iid"), ("skewed", "site")):
+    for profile, split in (("core", "iid"), ("skewed", "site"), ("skewed", "dirichlet-0.3")):
         matrix = read_matrix(PROJECT / "experiments/matrix.toml", profile, [f"data.source={SOURCE}"])
         record = standings(matrix, split, KEPT.parent / "matrix/isic").record
         rows = set(table([record], split))
