@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from experiments.caught import again, alike, defended, print_table, replies
-from experiments.roc import LEAST_TRUE, MOST_FALSE, named
+from experiments.roc import LEAST_TRUE, MOST_FALSE, frame, named
 from experiments.scenarios import FALSE, WARMUP
 from fedsec.reports.record import RunRecord
 from fedsec.reports.roles import role
@@ -40,7 +40,8 @@ HEAD = (
 @dataclass(frozen=True)
 class Replies:
     """Every reply of the attacked arm of one kind: the how manieth of its client, the run, what was found; ``clean``:
-    the suspicions of the replies after a client's tenth of the arm that nobody attacks."""
+    the suspicions of the replies after a client's tenth of the arm that nobody attacks; ``alpha``: of the Dirichlet
+    split, infinite where hospitals are equal."""
 
     clients: int
     attackers: int
@@ -50,6 +51,7 @@ class Replies:
     flagged: npt.NDArray[np.bool_]
     suspicion: Vector
     clean: Vector
+    alpha: float
 
     def roc(self) -> tuple[Vector, Vector, float]:
         """(false, true) flag rates over thresholds and the area below, of replies after a client's tenth."""
@@ -95,7 +97,8 @@ def replies_of(runs: Sequence[RunRecord]) -> Replies | None:
         return None
     own, seeds, guilty, flagged, suspicion = (np.array(column) for column in zip(*attacked, strict=True))
     attackers = max(len(role(header, arm).malicious) for arm in defended(runs))
-    return Replies(header.clients, attackers, own, seeds, guilty, flagged, suspicion, np.array(clean))
+    alpha = math.inf if header.config["split.scheme"] == "iid" else float(header.config["split.alpha"])
+    return Replies(header.clients, attackers, own, seeds, guilty, flagged, suspicion, np.array(clean), alpha)
 
 
 def rows(kinds: Mapping[str, Replies]) -> Iterator[str]:
@@ -118,41 +121,33 @@ def draw(kinds: Mapping[str, Replies], path: Path) -> None:
     """A column a number of clients. Above: ROC, dots where the rule's threshold stands. Below: attackers' replies
     flagged by how many their client had sent, thin for each run."""
     sizes = sorted({(its.clients, its.attackers) for its in kinds.values()})
-    splits = sorted(
-        {_split(name) for name in kinds}, key=lambda split: (split != "iid", -float(split.strip("i d") or 0))
-    )
+    alphas = sorted({its.alpha for its in kinds.values()}, reverse=True)
     figure = Figure(figsize=(3.2 * len(sizes), 5.4))
     for column, (clients, attackers) in enumerate(sizes):
         curves, shares = (figure.add_subplot(2, len(sizes), place + column + 1) for place in (0, len(sizes)))
-        for name, its in kinds.items():
+        for its in kinds.values():
             if its.clients == clients:
-                color = f"C{splits.index(_split(name))}"
+                color = f"C{alphas.index(its.alpha)}"
                 _curve(curves, its, color)
                 for seed in np.unique(its.seed):
                     _steps(shares, its.share(int(seed)), color=color, linewidth=0.6, alpha=0.6)
                 _steps(shares, its.share(), color=color, linewidth=1.8)
         curves.set_title(f"{attackers} of {clients}", size=9, loc="left")
-        curves.set(xscale="log", xlim=(FALSE[0], 1), ylim=(-0.02, 1.02))
-        curves.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
+        frame(curves)
         curves.set_xlabel("honest replies flagged", size=8)
         shares.set(ylim=(-0.02, 1.02), xlim=(1, None))
         shares.set_xlabel("the client's own reply", size=8)
         shares.axvline(WARMUP + 0.5, color="lightgray", linewidth=0.8, zorder=0)
-        curves.axvline(MOST_FALSE, color="lightgray", linewidth=0.8, zorder=0)
+        shares.axhline(LEAST_TRUE, color="lightgray", linewidth=0.8, zorder=0)
+        shares.tick_params(labelsize=7)
         for axes in (curves, shares):
-            axes.axhline(LEAST_TRUE, color="lightgray", linewidth=0.8, zorder=0)
-            axes.tick_params(labelsize=7)
             axes.set_ylabel("" if column else "attackers' replies flagged", size=8)
-    handles = [mpl.lines.Line2D([], [], color=f"C{n}", label=named(split)) for n, split in enumerate(splits)]
+    names = [named("iid" if math.isinf(alpha) else str(alpha)) for alpha in alphas]
+    handles = [mpl.lines.Line2D([], [], color=f"C{n}", label=name) for n, name in enumerate(names)]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-
-
-def _split(name: str) -> str:
-    """NAME-CLIENTS-SPLIT[-SEED]: the split."""
-    return name.split("-")[2]
 
 
 def _curve(axes: Axes, its: Replies, color: str) -> None:
@@ -169,7 +164,7 @@ def _steps(axes: Axes, shares: Vector, **look: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, named NAME-CLIENTS-SPLIT[-SEED]")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--again", action="store_true", help="flags by today's fed-inspect from the recorded peaks")
     parser.add_argument("--png", type=Path, help="where the curves are drawn")
     options = parser.parse_args()

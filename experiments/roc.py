@@ -107,9 +107,12 @@ def _curves(axes: Axes, rows: Sequence[Row]) -> None:
         color = f"C{RULES.index(row['rule'])}"
         axes.plot(FALSE, row["roc"], color=color, linestyle="--" if row["lying"] else "-", linewidth=1.2)
         axes.plot(max(row["false flags"], FALSE[0]), row["flags"], "o", color=color, markersize=4, clip_on=False)
-    axes.set_xscale("log")
-    axes.set_xlim(FALSE[0], 1)
-    axes.set_ylim(-0.02, 1.02)
+    frame(axes)
+
+
+def frame(axes: Axes) -> None:
+    """Shares of 0.1 to 100 % of the honest against all of the attackers', and the targets."""
+    axes.set(xscale="log", xlim=(FALSE[0], 1), ylim=(-0.02, 1.02))
     axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
     axes.tick_params(labelsize=7)
     axes.axvline(MOST_FALSE, color="lightgray", linewidth=0.8, zorder=0)

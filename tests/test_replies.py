@@ -21,7 +21,9 @@ def made(*, flagged_from: int, overlap: float, clean: list[float]) -> Replies:
     seed = np.repeat([0, 1], 40)
     malicious = np.tile(np.repeat([True, False], 20), 2)
     flagged = malicious & (own >= flagged_from + seed)
-    return Replies(2, 1, own, seed, malicious, flagged, np.where(malicious, 1.0, overlap) + own / 100, np.array(clean))
+    return Replies(
+        2, 1, own, seed, malicious, flagged, np.where(malicious, 1.0, overlap) + own / 100, np.array(clean), 1.0
+    )
 
 
 def test_shares_are_of_a_client_s_first_second_and_later_replies() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -71,17 +71,24 @@ def test_names_of_the_configuration_are_the_tables_keys() -> None:
     assert set(get_args(defence["mixing"])) == set(MIXINGS)
 
 
+def assert_whole(record: RunRecord, arms: Iterable[str]) -> None:
+    """Every arm ended, nobody's reply was dropped, and weights are shares."""
+    assert {arm for arm, _ in record.finished()} == set(arms)
+    for (arm, _), cell in record.finished().items():
+        for row in cell.rounds:
+            assert row.dropped == (), arm
+            assert sum(row.weights.values()) == pytest.approx(1), arm
+
+
 def test_every_defence_finishes_attacked_rounds_and_says_what_each_client_weighed(quick: Path) -> None:
     attack = {"attack.name": "patch", "attack.update": "scale"}
     arms: dict[str, dict[str, Any]] = {name: {**attack, "defence.name": name} for name in STRATEGIES}
     arms["fed-detect"]["train.steps"] = 6
     arms |= {mixing: {"defence.name": "median", "defence.mixing": mixing} for mixing in MIXINGS}
     record = laboratory(quick, arms, "defences")
-    assert {arm for arm, _ in record.finished()} == set(arms)
+    assert_whole(record, arms)
     for (arm, _), cell in record.finished().items():
         for row in cell.rounds:
-            assert row.dropped == (), arm
-            assert sum(row.weights.values()) == pytest.approx(1), arm
             assert len(row.weights) == (CLIENTS - 1 if arm == "oracle" else CLIENTS), arm
     for arm in ("krum", "multi-krum"):
         assert record.finished()[arm, 0].rounds[-1].weights[0] == 0, "a sevenfold update is not chosen"
@@ -92,11 +99,8 @@ def test_defences_take_a_diffusion_model_as_they_take_a_gan(quick: Path) -> None
     names = ("fed-inspect", "median", "dp-fixed", "oracle")
     arms = {name: {**diffusion, "attack.name": "patch", "defence.name": name} for name in names}
     record = laboratory(quick, arms, "diffusion")
-    assert {arm for arm, _ in record.finished()} == set(names)
+    assert_whole(record, arms)
     for (arm, _), cell in record.finished().items():
-        for row in cell.rounds:
-            assert row.dropped == (), arm
-            assert sum(row.weights.values()) == pytest.approx(1), arm
         assert np.isfinite(cell.final()["frechet-domain"].score.value), arm
     looked = record.finished()["fed-inspect", 0].rounds[-1].evidence
     assert len(looked) == CLIENTS
