@@ -20,6 +20,7 @@ from fedsec.experiment import read_experiment
 from fedsec.matrix import read_matrix
 from fedsec.metrics.features import Extractor
 from fedsec.metrics.lpips import STAGES
+from fedsec.metrics.measures import SSIM
 from fedsec.models.shadows import Regime
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import check_promises
@@ -96,7 +97,7 @@ def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatc
     inversion.main()
     scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert set(scores) == {"prior 0", "bn-only 0"}
-    assert 0 < scores["prior 0"]["ssim"] < 1
+    assert 0 < scores["prior 0"][SSIM] < 1
     assert "iip-pixels" not in scores["prior 0"], "sixty images are no crowd"
     assert (tmp_path / "site-0.png").is_file()
     monkeypatch.setattr(inversion, "attack", None)  # what is finished is not run again
@@ -153,10 +154,10 @@ def test_the_ladder_climbs_every_rung_once_and_takes_differences(
     assert "update alone" not in printed
     scores = json.loads(kept.read_text(encoding="utf-8"))
     assert set(scores) == {f"{rung} {site}" for rung in ("prior-only", "bn-only", "global") for site in (0, 1)}
-    assert all(len(row["ssim"]) == 1 for row in scores.values())
-    found = ladder.leak(scores, "statistics alone", "ssim")
+    assert all(len(row[SSIM]) == 1 for row in scores.values())
+    found = ladder.leak(scores, "statistics alone", SSIM)
     assert found is not None
-    expected = [scores[f"bn-only {site}"]["ssim"][0] - scores[f"prior-only {site}"]["ssim"][0] for site in (0, 1)]
+    expected = [scores[f"bn-only {site}"][SSIM][0] - scores[f"prior-only {site}"][SSIM][0] for site in (0, 1)]
     assert found.values == pytest.approx(expected)
     monkeypatch.setattr(ladder, "climb", None)  # what is finished is not run again
     ladder.main()

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.metrics.measures import HEADINGS, ssim_of
 from fedsec.reports.record import LeakRow, RunRecord
 from fedsec.reports.roles import overrides
+from fedsec.reports.verdict import digits
 from fedsec.types import Scalar
 
 PRIOR, OWN = "prior", "the site's own probe"
@@ -36,6 +38,11 @@ class Leak:
     def of(self, name: str) -> Interval:
         """The mean of a score over rounds and seeds with its 95 % interval."""
         return mean_interval([row.values.get(name, math.nan) for row in self.rows])
+
+    @property
+    def ssim(self) -> str:
+        """The key of the SSIM in its rows: ``measures.SSIM``, or the old one where a log has that alone."""
+        return ssim_of({name for row in self.rows for name in row.values})
 
     @property
     def rdlv(self) -> float:
@@ -76,6 +83,12 @@ class Leak:
         if not math.isfinite(found):
             return "not measured"
         return "drawn" if found >= DRAWN else "in part" if found >= PARTLY else "no more than the public prior shows"
+
+
+def likeness(leak: Leak, prior: Leak | None) -> str:
+    """Its SSIM by name, beside the prior's by the same measure: 'SSIM (...) 0.92 against 0.50 of the public prior'."""
+    text = f"{HEADINGS[leak.ssim]}: {digits(leak.of(leak.ssim).mean)}"
+    return text + (f" against {digits(prior.of(leak.ssim).mean)} of the public prior" if prior else "")
 
 
 def leaks(record: RunRecord) -> list[Leak]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
 from fedsec.reports.leaks import PRIOR, Leak
 from fedsec.reports.markup import inert, section, table
 from fedsec.reports.verdict import digits
@@ -25,22 +26,23 @@ LEAKS: dict[str, tuple[str, str]] = {
     "statistics beside the maps": ("maps+bn", "maps-only"),
 }
 """What is attributed -> (with it, without it), rungs of ``fedsec.probes.ladder.RUNGS``."""
-MEASURES = ("ssim", "rdlv")
+MEASURES = (SSIM, OLD_SSIM, "rdlv")
 
 
 def ladder(found: Sequence[Leak]) -> str:
     """What each source gives away, of every arm in which both of its rungs were attacked; '' where none was."""
-    rows = []
+    held = {leak.ssim for leak in found}
+    rows, measures = [], [name for name in MEASURES if name not in {SSIM, OLD_SSIM} - held]
     for arm in dict.fromkeys(leak.arm for leak in found):
         for name, (one, other) in LEAKS.items():
-            each = [differences(found, arm, one, other, measure) for measure in MEASURES]
-            if each[0]:
-                over = [mean_interval(values) for values in each]
-                rows.append((inert(arm), inert(name), f"{one} − {other}", str(len(each[0])), *map(_signed, over)))
+            each = [differences(found, arm, one, other, measure) for measure in measures]
+            if any(each):
+                over, n = [mean_interval(values) for values in each], max(map(len, each))
+                rows.append((inert(arm), inert(name), f"{one} − {other}", str(n), *map(_signed, over)))
     if not rows:
         return ""
     told = "Differences of two attacks on the same updates, mean over audits, below it the 95 % interval."
-    head = ("arm", "what is attributed", "attacks", "audits", *(f"{name.upper()} gained" for name in MEASURES))
+    head = ("arm", "what is attributed", "attacks", "audits", *(f"{HEADINGS[name]}, gained" for name in measures))
     return section("Where the leak comes from", table(told, head, rows, numeric=True))
 
 
@@ -64,5 +66,7 @@ def _logged(rung: str) -> str:
 
 
 def _signed(over: Interval) -> str:
+    if not math.isfinite(over.mean):
+        return "–"
     text = f"{round(over.mean, 2) + 0.0:+.2f}".replace("-", "−")
     return text + (f"<small>{digits(over.low)} to {digits(over.high)}</small>" if math.isfinite(over.low) else "")
