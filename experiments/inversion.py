@@ -2,9 +2,10 @@
 
 A global ResNet-18 is trained on the images of the other sites; then one site after the other, each with ``--images`` of
 its own, trains one round by the public recipe, and every attack is given what the server then holds. The truth is used
-for scores alone: PSNR, SSIM and RDLV with reconstructions matched to images, held against the public prior (the mean of
-the test images), with 95 % intervals over sites; in ``--json`` also how many are picked out among all images of no site
-(IIP), and LPIPS where its weights are given. Pairs of site and attack that are there are not run again.
+for scores alone: how many are picked out among all images of no site (IIP), then SSIM, RDLV and PSNR with
+reconstructions matched to images, held against the public prior (the mean of the test images). Intervals (95 %) are
+over the sites of one global model: they say nothing of another seed's. In ``--json`` also LPIPS where its weights are
+given. Pairs of site and attack that are there are not run again.
 """
 
 from __future__ import annotations

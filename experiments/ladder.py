@@ -2,7 +2,8 @@
 
 The sites of ``experiments.inversion``; each site's one update is attacked rung by rung (fedsec.probes.ladder.RUNGS)
 with the same number of iterations. Two tables: the rungs, and what each source is worth, as differences of two rungs
-site by site with 95 % intervals. Finished pairs of site and rung in ``--json`` are not run again.
+site by site with 95 % intervals over sites, which share one global model: they say nothing of another seed's. Finished
+pairs of site and rung in ``--json`` are not run again.
 """
 
 from __future__ import annotations

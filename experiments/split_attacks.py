@@ -28,7 +28,7 @@ from fedsec.defences.activations import Control
 from fedsec.errors import ConfigError
 from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
-from fedsec.metrics.intervals import mean_interval
+from fedsec.metrics.intervals import by_seed
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM, ssim_of
 from fedsec.metrics.similarity import psnr, rdlv, ssim
 from fedsec.models.split import SplitSpec
@@ -129,24 +129,27 @@ def run(options: argparse.Namespace) -> dict[str, Row]:
 
 
 def table(results: dict[str, Row], options: argparse.Namespace) -> str:
-    """One line an attack, cut and mode; SSIM with its 95 % interval over images, all seeds together."""
+    """One line an attack, cut and mode; SSIM with its interval over seeds, whose images share a victim: none of one
+    seed."""
     measures = {ssim_of(row) for row in results.values()}
     if len(measures) > 1:
         raise ConfigError("--json holds rows of two measures of SSIM, which are not comparable: take another --json")
     key = measures.pop() if measures else SSIM
     lines = [
-        f"| attack | cut | BN | images | {HEADINGS[key]} | RDLV | highest RDLV | PSNR, dB |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| attack | cut | BN | seeds | images | {HEADINGS[key]} | RDLV | highest RDLV | PSNR, dB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for depth, mode, name in itertools.product(options.depths, options.modes, options.attacks):
         asked = [f"{name} depth={depth} {mode} {options.arm} seed={seed}" for seed in options.seeds]
         rows = [results[one] for one in asked if one in results]
         if rows:
-            near = mean_interval([value for row in rows for value in row[EACH[key]]])  # type: ignore[union-attr]
+            near = by_seed([row[EACH[key]] for row in rows])  # type: ignore[misc]
+            ends = f" ({near.low:.2f} to {near.high:.2f})" if len(rows) > 1 else ""
+            shown = sum(len(row[EACH[key]]) for row in rows)  # type: ignore[arg-type,misc]
             level, leak = (np.mean([row[score] for row in rows]) for score in ("psnr", "rdlv"))
             highest = max(row["rdlv-max"] for row in rows)
-            cells = [f"{near.mean:.2f} ({near.low:.2f} to {near.high:.2f})", f"{leak:.2f}", f"{highest:.2f}"]
-            lines.append(f"| {name} | {depth} | {mode} | {len(near.values)} | {' | '.join(cells)} | {level:.1f} |")
+            cells = [f"{near.mean:.2f}{ends}", f"{leak:.2f}", f"{highest:.2f}", f"{level:.1f}"]
+            lines.append(f"| {name} | {depth} | {mode} | {len(rows)} | {shown} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -193,6 +193,14 @@ def test_the_interval_is_students_over_seeds_each_matched_at_its_own_accuracy() 
     assert "not told apart" in one.words
 
 
+def test_the_strongest_attacker_of_each_seed_decides() -> None:
+    flat = [Point(f"noise-{n}", np.full(2, a), 100, {"x": np.full((2, 4), 0.0)}) for n, a in ((0, 0.95), (1, 0.85))]
+    leaks = {"x": np.array([[0.5] * 4, [0.1] * 4]), "y": np.array([[0.4] * 4, [0.4] * 4])}
+    found = against_noise(Point("pgsl", np.full(2, 0.9), 100, leaks), flat, measure="SSIM")
+    assert found.difference == pytest.approx(0.45)
+    assert "by x or y" in found.words
+
+
 def test_cells_of_the_old_measure_are_read_by_its_name_and_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,7 +41,7 @@ def test_rows_are_kept_and_drawn(
     monkeypatch.setattr(split_attacks, "Case", None)
     split_attacks.main()
     assert json.loads((tmp_path / "rows.json").read_text()) == first
-    assert "| white-box | 1 | eval | 2 |" in capsys.readouterr().out
+    assert "| white-box | 1 | eval | 1 | 2 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("train", [False, True])

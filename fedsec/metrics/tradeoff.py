@@ -47,6 +47,13 @@ def strongest(found: Point) -> str:
     return max(found.leaks, key=lambda name: float(found.leaks[name].mean()))
 
 
+def worst(found: Point) -> tuple[Values, tuple[str, ...]]:
+    """(seeds,) leakage under the strongest attack of each seed, means over images, and those attacks' names."""
+    means = {name: values.mean(axis=1) for name, values in found.leaks.items()}
+    names = [max(means, key=lambda name: float(means[name][seed])) for seed in range(len(found.accuracy))]
+    return np.array([means[name][seed] for seed, name in enumerate(names)]), tuple(dict.fromkeys(names))
+
+
 def matched(accuracy: float, curve: Sequence[tuple[float, float]]) -> tuple[float, Place, int]:
     """Leakage of noise at ``accuracy``; where it lies; and the level before it.
 
@@ -68,23 +75,23 @@ def matched(accuracy: float, curve: Sequence[tuple[float, float]]) -> tuple[floa
 def against_noise(mine: Point, noise: Sequence[Point], *, measure: str) -> Tradeoff:
     """Compares ``mine`` with ``noise``, its levels from the least to the most. The strongest attacker of each decides.
 
-    Each seed is matched by itself, on the noise curve of that seed; the interval is Student's over these differences,
-    since all images of a seed share its models and its accuracy. Where a seed lies off its curve it is held against the
-    end of it, which is no match: ``outside`` and the words say in how many. What the seeds share (the test images, the
-    attackers' settings) is not in the interval. An attacker that does not know of the noise leaves noise's leakage a
-    lower bound. Raises ConfigError below two levels, or when the points are not of the same seeds and images.
+    Each seed stands by itself: its strongest attackers, its accuracies, its noise curve; the interval is Student's over
+    these, since all images of a seed share its models and its accuracy. Where a seed lies off its curve it is held
+    against the end of it, which is no match: ``outside`` and the words say in how many. What the seeds share (the test
+    images, the attackers' settings) is not in the interval. An attacker that does not know of the noise leaves noise's
+    leakage a lower bound. Raises ConfigError below two levels, or when the points are not of the same seeds and images.
     """
     _check(mine, noise)
     arms = [mine, *noise]
-    best = [strongest(arm) for arm in arms]
-    leaks = np.stack([arm.leaks[name] for arm, name in zip(arms, best, strict=True)]).mean(axis=2)
+    found = [worst(arm) for arm in arms]
+    leaks = np.stack([values for values, _ in found])
     right = np.stack([arm.accuracy for arm in arms])
-    found = [_gap(right[:, seed], leaks[:, seed]) for seed in range(right.shape[1])]
-    gap = mean_interval([difference for difference, _, _ in found])
-    off = sum(place != "within" for _, place, _ in found)
+    each = [_gap(right[:, seed], leaks[:, seed]) for seed in range(right.shape[1])]
+    gap = mean_interval([difference for difference, _, _ in each])
+    off = sum(where != "within" for _, where, _ in each)
     _, place, level = _gap(right.mean(axis=1), leaks.mean(axis=1))
-    words = _words(arms, best, float(leaks[0].mean()), gap, place, level, off, measure)
-    return Tradeoff(words, gap.mean, gap.low, gap.high, place, off / len(found), measure)
+    words = _words(arms, found[0][1], float(leaks[0].mean()), gap, place, level, off, measure)
+    return Tradeoff(words, gap.mean, gap.low, gap.high, place, off / len(each), measure)
 
 
 def _gap(accuracies: Values, leaks: Values) -> tuple[float, Place, int]:
@@ -105,7 +112,7 @@ def _words(
     opening = "at matched accuracy" if place == "within" else f"NOT matched ({_off(name, place)}):"
     seeds = ", ".join(f"{value:+.3f}" for value in gap.values)
     spread = f"({gap.low:+.3f} to {gap.high:+.3f})" if n > 1 else "(one seed, no interval)"
-    score = f"{leak:.3f} by {best[0]}, accuracy {float(arms[0].accuracy.mean()):.3f}"
+    score = f"{leak:.3f} by {' or '.join(best)}, accuracy {float(arms[0].accuracy.mean()):.3f}"
     text = f"{of}, {name}: {opening} its leakage is {told} noise ({against}): {score}; "
     text += f"difference {gap.mean:+.3f} {spread}; seeds {seeds}"
     return text + (f"; off the curve in {off} of {n} seeds." if off else ".")

@@ -73,7 +73,7 @@ def _cautions(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
     rounds = sorted({row.round for leak in found for row in leak.rows})
     said.append(f"Audited: rounds {', '.join(map(str, rounds))} of {record.header.config.get('train.rounds', '?')}.")
     if len(record.header.seeds) == 1:
-        said.append("One seed: intervals are over audited rounds alone.")
+        said.append("One seed: no interval.")
     if record.end is None or record.end.status != "finished":
         said.append("The run has not come to its end: this is what the log holds so far.")
     if record.header.data.source == "phantom":
@@ -132,7 +132,7 @@ def attacks(found: Sequence[Leak], scores: Sequence[str]) -> str:
         if leak.attack != OWN
     ]
     head = ("arm", "site", "attack", *(inert(HEADINGS.get(name, name)) for name in scores), "highest RDLV", "audits")
-    told = "Mean over audited rounds and seeds, below it the 95 % interval. PSNR in dB; RDLV 0 is the public prior."
+    told = "Mean over audited rounds and seeds, below it the 95 % interval over seeds. RDLV 0 is the public prior."
     own = [leak for leak in found if leak.attack == OWN]
     reasons = {
         (leak.arm, leak.partition, leak.attack, row.reason): None for leak in found for row in leak.rows if row.reason

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
@@ -36,8 +39,9 @@ FOUND = [
 
 
 def test_differences_are_audit_by_audit_where_both_were_made() -> None:
-    assert differences(FOUND, "plain", "bn-only", "global", SSIM) == pytest.approx([0.1, 0.5])
-    assert differences(FOUND, "plain", "bn-only", "prior-only", "rdlv") == pytest.approx([0.4, 0.8])
+    for other, measure, expected in (("global", SSIM, [0.1, 0.5]), ("prior-only", "rdlv", [0.4, 0.8])):
+        gained = differences(FOUND, "plain", "bn-only", other, measure)
+        assert [value for _, value in gained] == pytest.approx(expected)
     assert differences(FOUND, "noise", "bn-only", "global", SSIM) == []
 
 
@@ -71,3 +75,12 @@ def test_a_row_of_both_measures_counts_for_its_own_alone() -> None:
         "plain", 8, "bn-only", (*leak("bn-only", 0.9, 0.9, key=OLD_SSIM).rows, *leak("bn-only", 0.5, 0.5).rows)
     )
     assert mixed.of(mixed.ssim).mean == pytest.approx(0.5)
+
+
+def test_rounds_of_one_seed_count_once() -> None:
+    """Two rounds of each of three seeds: Student's with 2 degrees of freedom over the seeds' means 0.2, 0.4, 0.6."""
+    one = leak("bn-only", 0.1, 0.3, 0.3, 0.5, 0.5, 0.7, rounds=(1, 10) * 3)
+    found = replace(one, seeds=(0, 0, 1, 1, 2, 2)).of(SSIM)
+    half = 4.302652729911275 * 0.2 / 3**0.5
+    assert (found.mean, found.low, found.high) == pytest.approx((0.4, 0.4 - half, 0.4 + half))
+    assert math.isnan(one.of(SSIM).low), "one seed has no interval"
