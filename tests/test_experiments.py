@@ -21,6 +21,7 @@ from fedsec.matrix import read_matrix
 from fedsec.metrics.features import Extractor
 from fedsec.metrics.lpips import STAGES
 from fedsec.metrics.measures import SSIM
+from fedsec.metrics.membership import without_signal
 from fedsec.models.shadows import Regime
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import check_promises
@@ -191,14 +192,18 @@ def test_the_membership_trial_keeps_a_file_a_model_and_prints_every_attack(
 ) -> None:
     monkeypatch.setattr(membership, "REGIMES", {"short": Regime(1), "federated": Regime(2, clients=2, local=1)})
     chosen = ["membership", "phantom", "data.modality=chest", "data.count=48", "--models", "12", "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", [*chosen, "--regimes", "short,federated"])
+    table = tmp_path / "table/rows.json"
+    monkeypatch.setattr("sys.argv", [*chosen, "--regimes", "short,federated", "--repeats", "2", "--json", str(table)])
     membership.main()
     printed = capsys.readouterr().out
     for regime in ("short", "federated"):
         for attack in ("loss", "lira-online", "lira-offline"):
-            assert f"| {regime} | {attack} | 12 | " in printed
-    assert "strangers: an FPR of 0.1 % needs at least 1000" in printed
+            assert f"| {regime} | {attack} | AUC | " in printed
+    assert "| TPR at 0.1 % | out of reach: too few strangers | | |" in printed
     assert len(list(tmp_path.glob("*.json"))) == 24
+    found = json.loads(table.read_text(encoding="utf-8"))["short"]
+    assert (len(found["sides"]), found["repeats"]) == (12, 2)
+    assert len(found["attacks"]["loss"]["auc"]["values"]) == len(found["attacks"]["loss"]["auc"]["chance"]) == 12
     monkeypatch.setattr(membership, "trained", None)  # what is finished is not trained again
     membership.main()
 
@@ -215,7 +220,25 @@ def test_the_membership_trial_of_generators_attacks_each_once(
     membership.main()
     printed = capsys.readouterr().out
     for attack in ("nearest-sample", "nearest-sample-calibrated", "logan"):
-        assert f"| few | {attack} | 2 | 6/" in printed
+        assert f"| few | {attack} | AUC | " in printed
+
+
+def test_members_and_strangers_have_equally_many_shadows_and_no_signal_is_a_coin() -> None:
+    """Three draws of four quarters. With the target's siblings among the shadows the AUC by chance was 0.47."""
+    draws = [np.array_split(stream(0, "quarters", draw).permutation(800), 4) for draw in range(3)]
+    inside = np.array([np.isin(np.arange(800), part) for parts in draws for part in parts])
+    for k in range(12):
+        assert (inside[np.arange(12) // membership.DRAW != k // membership.DRAW].sum(axis=0) == 2).all()
+
+    def null(rng: np.random.Generator) -> membership.Answers:
+        return membership.judged_classifiers(without_signal(inside, 6, rng), inside, np.arange(800))
+
+    rows = membership.held_against(membership.numbers(null(stream(0, "draw"))), membership.by_chance(null, 20, 0))
+    for attack in ("loss", "lira-online", "lira-offline"):
+        auc, at_one = rows[attack]["auc"], rows[attack]["tpr@1%"]
+        assert np.mean(auc["chance"]) == pytest.approx(0.5, abs=0.008)
+        assert np.mean(at_one["chance"]) == pytest.approx(7 / 601, abs=0.002), "six of 600 strangers, rank by rank"
+        assert auc["low"] < np.mean(auc["chance"]) < auc["high"]
 
 
 def test_the_membership_trial_asks_for_enough_shadows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
