@@ -2,15 +2,17 @@
 
 A global ResNet-18 is trained on the images of the other sites; then one site after the other, each with ``--images`` of
 its own, trains one round by the public recipe, and every attack is given what the server then holds. The truth is used
-for scores alone: PSNR, SSIM and RDLV with reconstructions matched to images, held against the public prior (the mean of
-the test images), with 95 % intervals over sites; in ``--json`` also how many are picked out among all images of no site
-(IIP), and LPIPS where its weights are given. Pairs of site and attack that are there are not run again.
+for scores alone: how many are picked out among all images of no site (IIP), then SSIM, RDLV and PSNR with
+reconstructions matched to images, held against the public prior (the mean of the test images). Intervals (95 %) are
+over the sites of one global model: they say nothing of another seed's. In ``--json`` also LPIPS where its weights are
+given. Pairs of site and attack that are there are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.gallery import Gallery
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.lpips import PerceptualWeights, load_perceptual
+from fedsec.metrics.measures import HEADINGS, SSIM
 from fedsec.metrics.similarity import leak_scores, placed
 from fedsec.models.networks import NETWORKS, NORMS, new_network
 from fedsec.models.training import load_network, network_arrays
@@ -135,15 +138,18 @@ def _kept(options: argparse.Namespace, place: int, line: str) -> Path | None:
 
 def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
     lines = [
-        "| attack | sites | PSNR, dB | SSIM | RDLV | highest RDLV | seconds a site |",
-        "|---|---|---|---|---|---|---|",
+        f"| attack | sites | identified | {HEADINGS[SSIM]} | RDLV | highest RDLV | PSNR, dB | seconds a site |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         rows = [row for key, row in results.items() if key.rsplit(" ", 1)[0] == name]
         if rows:
-            cells = [_spread([row[key] for row in rows]) for key in ("psnr", "ssim", "rdlv")]
-            highest, seconds = max(row["rdlv-max"] for row in rows), np.mean([row["seconds"] for row in rows])
-            lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} | {highest:.2f} | {seconds:.0f} |")
+            found = {
+                key: _spread([row.get(key, math.nan) for row in rows]) for key in ("iip-pixels", SSIM, "rdlv", "psnr")
+            }
+            found["rdlv"] += f" | {max(row['rdlv-max'] for row in rows):.2f}"
+            seconds = np.mean([row["seconds"] for row in rows])
+            lines.append(f"| {name} | {len(rows)} | {' | '.join(found.values())} | {seconds:.0f} |")
     return "\n".join(lines)
 
 
@@ -153,6 +159,8 @@ def _line(attack: str, protections: str) -> str:
 
 def _spread(values: list[float]) -> str:
     found = mean_interval(values)
+    if math.isnan(found.mean):
+        return "not measured"
     return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 

@@ -2,7 +2,8 @@
 
 The sites of ``experiments.inversion``; each site's one update is attacked rung by rung (fedsec.probes.ladder.RUNGS)
 with the same number of iterations. Two tables: the rungs, and what each source is worth, as differences of two rungs
-site by site with 95 % intervals. Finished pairs of site and rung in ``--json`` are not run again.
+site by site with 95 % intervals over sites, which share one global model: they say nothing of another seed's. Finished
+pairs of site and rung in ``--json`` are not run again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from experiments.inversion import Site, prepare, site_parser
 from fedsec.images import to_images
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
+from fedsec.metrics.measures import HEADINGS, SSIM
 from fedsec.metrics.similarity import placed, psnr, rdlv, ssim
 from fedsec.probes.ladder import RUNGS, climb
 from fedsec.reports.results import write_whole
@@ -26,7 +28,7 @@ from fedsec.types import Images
 
 PUBLIC = 64
 """Test images that the attacker has as proxy data."""
-MEASURES = ("ssim", "psnr", "rdlv")
+MEASURES = (SSIM, "rdlv", "psnr")
 
 Results = dict[str, dict[str, Any]]
 
@@ -34,7 +36,7 @@ Results = dict[str, dict[str, Any]]
 def score(truth: Images, images: Images, prior: Images) -> dict[str, list[float]]:
     """Each image against the reconstruction that it is matched with; RDLV with the likest of all, as defined."""
     own = placed(truth, images)
-    values = {"ssim": ssim(truth, own), "psnr": psnr(truth, own), "rdlv": rdlv(truth, images, prior).values}
+    values = {SSIM: ssim(truth, own), "psnr": psnr(truth, own), "rdlv": rdlv(truth, images, prior).values}
     return {name: [float(value) for value in row] for name, row in values.items()}
 
 
@@ -57,13 +59,14 @@ def leak(results: Results, name: str, measure: str) -> Interval | None:
 
 
 def tables(results: Results, rungs: list[str]) -> str:
-    lines = ["| rung | sites | SSIM | PSNR, dB | RDLV | seconds a site |", "|---|---|---|---|---|---|"]
+    heads = " | ".join(HEADINGS[measure] for measure in MEASURES)
+    lines = [f"| rung | sites | {heads} | seconds a site |", "|---|---|---|---|---|---|"]
     for rung in rungs:
         seconds = list(of_rung(results, rung, "seconds").values())
         if seconds:
             cells = [_cell(mean_interval(list(of_rung(results, rung, m).values()))) for m in MEASURES]
             lines.append(f"| {rung} | {len(seconds)} | {' | '.join(cells)} | {np.mean(seconds):.0f} |")
-    lines += ["", "| source | rungs | sites | SSIM | PSNR, dB | RDLV |", "|---|---|---|---|---|---|"]
+    lines += ["", f"| source | rungs | sites | {heads} |", "|---|---|---|---|---|---|"]
     for name, pair in LEAKS.items():
         found = [leak(results, name, measure) for measure in MEASURES]
         cells = [_cell(interval, "+") for interval in found if interval is not None]

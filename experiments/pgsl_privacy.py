@@ -35,6 +35,7 @@ from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_pixels
 from fedsec.metrics.iip import iip, pixels
 from fedsec.metrics.intervals import mean_interval
+from fedsec.metrics.measures import HEADINGS, SSIM, ssim_of
 from fedsec.metrics.similarity import psnr, rdlv, ssim
 from fedsec.metrics.tradeoff import Point, against_noise, strongest
 from fedsec.metrics.utility import classified
@@ -90,7 +91,7 @@ class Case:
         leak = rdlv(truth, images, self.prior.numpy(), pairing="matched")
         gallery, labels = (part.numpy() for part in self.everything)
         search = iip(images, gallery, labels, np.arange(len(truth)), pixels)
-        each = {"ssim": ssim(truth, images), "psnr": psnr(truth, images), "rdlv": leak.values}
+        each = {SSIM: ssim(truth, images), "psnr": psnr(truth, images), "rdlv": leak.values}
         row: Cell = {name: [round(float(v), 4) for v in values] for name, values in each.items()}
         return {**row, "iip": search.value, "iip-chance": search.chance}
 
@@ -133,39 +134,51 @@ def run(options: argparse.Namespace) -> dict[str, dict[int, Cell]]:
         if found["made by"] != made_by:
             raise ConfigError(f"{file} was made by {found['made by']}, asked is {made_by}; take another --out")
         cells[arm][seed] = found
-        near = {name: round(float(np.mean(row["ssim"])), 2) for name, row in found["attacks"].items()}
-        print(f"{arm} seed {seed}: accuracy {found['utility']['accuracy']:.3f}, SSIM {near}", flush=True)
+        key = held({arm: {seed: found}})
+        near = {name: round(float(np.mean(row[key])), 2) for name, row in found["attacks"].items()}
+        print(f"{arm} seed {seed}: accuracy {found['utility']['accuracy']:.3f}, {HEADINGS[key]} {near}", flush=True)
     return {arm: rows for arm, rows in cells.items() if rows}
 
 
-def point(arm: str, rows: dict[int, Cell], measure: str = "ssim") -> Point:
-    """What the verdict reads of an arm: accuracies, and each image's leakage by each attack, seed by seed."""
+def held(cells: dict[str, dict[int, Cell]]) -> str:
+    """The SSIM that all cells hold; the old one where they are of before. Raises ConfigError where they differ."""
+    found = {ssim_of(row) for rows in cells.values() for cell in rows.values() for row in cell["attacks"].values()}
+    if len(found) > 1:
+        raise ConfigError("--out holds cells of two measures of SSIM, which are not comparable: take another --out")
+    return found.pop() if found else SSIM
+
+
+def point(arm: str, rows: dict[int, Cell], measure: str) -> Point:
+    """What the verdict reads of an arm: accuracies, and each image's leakage by each attack, seed by seed; of 'iip',
+    the share identified, one value a seed."""
     seeds = sorted(rows)
     names = [name for name in rows[seeds[0]]["attacks"] if name != "prior"]
-    leaks = {name: np.array([rows[seed]["attacks"][name][measure] for seed in seeds]) for name in names}
+    each = {name: [rows[seed]["attacks"][name][measure] for seed in seeds] for name in names}
+    leaks = {name: np.array(values).reshape(len(seeds), -1) for name, values in each.items()}
     return Point(arm, np.array([rows[seed]["utility"]["accuracy"] for seed in seeds]), rows[seeds[0]]["test"], leaks)
 
 
 def table(cells: dict[str, dict[int, Cell]]) -> str:
-    """One line an arm and attack: means over images and seeds, SSIM with its interval over seeds; * = strongest. Images
-    that the prior is not like at all have no RDLV and are left out of its mean."""
+    """One line an arm and attack: means over images and seeds, SSIM with its interval over seeds; * = most by SSIM.
+    Images that the prior is not like at all have no RDLV and are left out of its mean."""
+    key = held(cells)
     lines = [
-        "| arm | seeds | accuracy | AUC | attack | SSIM | PSNR, dB | RDLV | IIP, pixels |",
+        f"| arm | seeds | accuracy | AUC | attack | {HEADINGS['iip']} | {HEADINGS[key]} | RDLV | PSNR, dB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, rows in cells.items():
-        best = strongest(point(arm, rows))
+        best = strongest(point(arm, rows, key))
         utility = [np.mean([row["utility"][key] for row in rows.values()]) for key in ("accuracy", "auc")]
         for name in next(iter(rows.values()))["attacks"]:
             found = [row["attacks"][name] for row in rows.values()]
-            near = mean_interval([float(np.mean(row["ssim"])) for row in found])
+            near = mean_interval([float(np.mean(row[key])) for row in found])
             ends = f" ({near.low:.2f} to {near.high:.2f})" if len(found) > 1 else ""
-            level, named = (np.mean([np.mean(row[key]) for row in found]) for key in ("psnr", "iip"))
+            level, named = (np.mean([np.mean(row[name]) for row in found]) for name in ("psnr", "iip"))
             leaks = np.concatenate([row["rdlv"] for row in found])
             leak = leaks[~np.isnan(leaks)].mean() if not np.isnan(leaks).all() else np.nan
             mark = "*" if name == best else ""
             left = f"| {arm} | {len(rows)} | {utility[0]:.3f} | {utility[1]:.3f} | {name}{mark}"
-            lines.append(f"{left} | {near.mean:.2f}{ends} | {level:.1f} | {leak:.2f} | {named:.2f} |")
+            lines.append(f"{left} | {named:.2f} | {near.mean:.2f}{ends} | {leak:.2f} | {level:.1f} |")
     return "\n".join(lines)
 
 
@@ -178,7 +191,7 @@ def verdicts(cells: dict[str, dict[int, Cell]], measure: str) -> list[str]:
         shared = sorted(set.intersection(*(set(cells[name]) for name in (arm, *curve))))
         if ARMS[arm].noise is None and len(curve) > 1 and shared:
             mine, *noise = (point(n, {s: cells[n][s] for s in shared}, measure) for n in (arm, *curve))
-            lines.append(against_noise(mine, noise, measure=measure.upper()).words)
+            lines.append(against_noise(mine, noise, measure=HEADINGS[measure]).words)
     return lines
 
 
@@ -205,7 +218,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cells = run(options)
     print("\n" + table(cells) + "\n")
-    print("\n".join(line for measure in ("ssim", "psnr") for line in verdicts(cells, measure)))
+    print("\n".join(line for measure in ("iip", held(cells), "psnr") for line in verdicts(cells, measure)))
 
 
 if __name__ == "__main__":

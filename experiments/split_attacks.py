@@ -28,7 +28,8 @@ from fedsec.defences.activations import Control
 from fedsec.errors import ConfigError
 from fedsec.experiment import parse_settings
 from fedsec.images import grid, save_png, to_images, to_pixels
-from fedsec.metrics.intervals import mean_interval
+from fedsec.metrics.intervals import by_seed
+from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM, ssim_of
 from fedsec.metrics.similarity import psnr, rdlv, ssim
 from fedsec.models.split import SplitSpec
 from fedsec.probes.split import ATTACKS
@@ -38,6 +39,8 @@ from fedsec.seeds import stream
 from fedsec.types import Dataset, Images, Indices
 
 Row = dict[str, float | list[float]]
+EACH = {SSIM: f"{SSIM}-each", OLD_SSIM: "ssims"}
+"""Where a row holds the SSIM of each image, by its measure."""
 ENLARGED = 3
 """Sides of a pixel in the strips."""
 REAL = {f"real-{name}": arm.pgsl for name, arm in ARMS.items() if not (arm.control.noise or arm.control.decorrelation)}
@@ -92,12 +95,12 @@ class Case:
         return found.images, {"loss": found.loss}
 
     def scored(self, images: Images) -> Row:
-        """Means over the batch, and its single ``ssims``; RDLV pairs images and reconstructions one to one."""
+        """Means over the batch, and its single ``EACH`` of SSIM; RDLV pairs images and reconstructions one to one."""
         truth, prior = self.images.numpy(), self.prior.numpy()
         leak = rdlv(truth, images, prior, pairing="matched")
         near = ssim(truth, images)
-        row: Row = {"psnr": float(psnr(truth, images).mean()), "ssim": float(near.mean()), "rdlv": leak.mean}
-        return {**row, "rdlv-max": leak.max, "ssims": near.tolist(), "accuracy": self.accuracy}
+        row: Row = {"psnr": float(psnr(truth, images).mean()), SSIM: float(near.mean()), "rdlv": leak.mean}
+        return {**row, "rdlv-max": leak.max, EACH[SSIM]: near.tolist(), "accuracy": self.accuracy}
 
 
 def run(options: argparse.Namespace) -> dict[str, Row]:
@@ -118,25 +121,35 @@ def run(options: argparse.Namespace) -> dict[str, Row]:
                     save_png(sheet.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2), options.png / f"{key}.png")
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
-            print(key + ": " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items() if k != "ssims"), flush=True)
+            print(
+                key + ": " + ", ".join(f"{k} {v:.3g}" for k, v in results[key].items() if k not in EACH.values()),
+                flush=True,
+            )
     return results
 
 
 def table(results: dict[str, Row], options: argparse.Namespace) -> str:
-    """One line an attack, cut and mode; SSIM with its 95 % interval over images, all seeds together."""
+    """One line an attack, cut and mode; SSIM with its interval over seeds, whose images share a victim: none of one
+    seed."""
+    measures = {ssim_of(row) for row in results.values()}
+    if len(measures) > 1:
+        raise ConfigError("--json holds rows of two measures of SSIM, which are not comparable: take another --json")
+    key = measures.pop() if measures else SSIM
     lines = [
-        "| attack | cut | BN | images | PSNR, dB | SSIM | RDLV | highest RDLV |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| attack | cut | BN | seeds | images | {HEADINGS[key]} | RDLV | highest RDLV | PSNR, dB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for depth, mode, name in itertools.product(options.depths, options.modes, options.attacks):
-        keys = [f"{name} depth={depth} {mode} {options.arm} seed={seed}" for seed in options.seeds]
-        rows = [results[key] for key in keys if key in results]
+        asked = [f"{name} depth={depth} {mode} {options.arm} seed={seed}" for seed in options.seeds]
+        rows = [results[one] for one in asked if one in results]
         if rows:
-            near = mean_interval([value for row in rows for value in row["ssims"]])  # type: ignore[union-attr]
-            level, leak = (np.mean([row[key] for row in rows]) for key in ("psnr", "rdlv"))
+            near = by_seed([row[EACH[key]] for row in rows])  # type: ignore[misc]
+            ends = f" ({near.low:.2f} to {near.high:.2f})" if len(rows) > 1 else ""
+            shown = sum(len(row[EACH[key]]) for row in rows)  # type: ignore[arg-type,misc]
+            level, leak = (np.mean([row[score] for row in rows]) for score in ("psnr", "rdlv"))
             highest = max(row["rdlv-max"] for row in rows)
-            cells = [f"{level:.1f}", f"{near.mean:.2f} ({near.low:.2f} to {near.high:.2f})", f"{leak:.2f}"]
-            lines.append(f"| {name} | {depth} | {mode} | {len(near.values)} | {' | '.join(cells)} | {highest:.2f} |")
+            cells = [f"{near.mean:.2f}{ends}", f"{leak:.2f}", f"{highest:.2f}", f"{level:.1f}"]
+            lines.append(f"| {name} | {depth} | {mode} | {len(rows)} | {shown} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

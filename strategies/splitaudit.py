@@ -17,6 +17,7 @@ from fedsec.config import RunConfig
 from fedsec.defences.activations import Control
 from fedsec.images import to_images
 from fedsec.metrics.gallery import Gallery
+from fedsec.metrics.measures import SSIM
 from fedsec.metrics.similarity import psnr, rdlv, ssim
 from fedsec.models.exchange import Exchange
 from fedsec.models.split import ClientHalf, SplitSpec, entering
@@ -103,7 +104,7 @@ class SplitAudit:
     def _scores(self, truth: Images, found: Images) -> tuple[dict[str, float], dict[str, list[float]]]:
         """Means, and SSIM and PSNR image by image: images come in the order that activations were sent in."""
         leak = rdlv(truth, found, self.audits.prior, pairing="matched")
-        each = {"ssim": ssim(truth, found), "psnr": psnr(truth, found)}
+        each = {SSIM: ssim(truth, found), "psnr": psnr(truth, found)}
         values = {name: float(scores.mean()) for name, scores in each.items()}
         return {**values, "rdlv": leak.mean, "rdlv-max": leak.max}, {name: _list(x) for name, x in each.items()}
 

@@ -20,6 +20,8 @@ from fedsec.experiment import read_experiment
 from fedsec.matrix import read_matrix
 from fedsec.metrics.features import Extractor
 from fedsec.metrics.lpips import STAGES
+from fedsec.metrics.measures import SSIM
+from fedsec.metrics.membership import without_signal
 from fedsec.models.shadows import Regime
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import check_promises
@@ -96,7 +98,7 @@ def test_the_inversion_trial_scores_every_attack_once(tmp_path: Path, monkeypatc
     inversion.main()
     scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert set(scores) == {"prior 0", "bn-only 0"}
-    assert 0 < scores["prior 0"]["ssim"] < 1
+    assert 0 < scores["prior 0"][SSIM] < 1
     assert "iip-pixels" not in scores["prior 0"], "sixty images are no crowd"
     assert (tmp_path / "site-0.png").is_file()
     monkeypatch.setattr(inversion, "attack", None)  # what is finished is not run again
@@ -153,10 +155,10 @@ def test_the_ladder_climbs_every_rung_once_and_takes_differences(
     assert "update alone" not in printed
     scores = json.loads(kept.read_text(encoding="utf-8"))
     assert set(scores) == {f"{rung} {site}" for rung in ("prior-only", "bn-only", "global") for site in (0, 1)}
-    assert all(len(row["ssim"]) == 1 for row in scores.values())
-    found = ladder.leak(scores, "statistics alone", "ssim")
+    assert all(len(row[SSIM]) == 1 for row in scores.values())
+    found = ladder.leak(scores, "statistics alone", SSIM)
     assert found is not None
-    expected = [scores[f"bn-only {site}"]["ssim"][0] - scores[f"prior-only {site}"]["ssim"][0] for site in (0, 1)]
+    expected = [scores[f"bn-only {site}"][SSIM][0] - scores[f"prior-only {site}"][SSIM][0] for site in (0, 1)]
     assert found.values == pytest.approx(expected)
     monkeypatch.setattr(ladder, "climb", None)  # what is finished is not run again
     ladder.main()
@@ -190,14 +192,18 @@ def test_the_membership_trial_keeps_a_file_a_model_and_prints_every_attack(
 ) -> None:
     monkeypatch.setattr(membership, "REGIMES", {"short": Regime(1), "federated": Regime(2, clients=2, local=1)})
     chosen = ["membership", "phantom", "data.modality=chest", "data.count=48", "--models", "12", "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", [*chosen, "--regimes", "short,federated"])
+    table = tmp_path / "table/rows.json"
+    monkeypatch.setattr("sys.argv", [*chosen, "--regimes", "short,federated", "--repeats", "2", "--json", str(table)])
     membership.main()
     printed = capsys.readouterr().out
     for regime in ("short", "federated"):
         for attack in ("loss", "lira-online", "lira-offline"):
-            assert f"| {regime} | {attack} | 12 | " in printed
-    assert "strangers: an FPR of 0.1 % needs at least 1000" in printed
+            assert f"| {regime} | {attack} | AUC | " in printed
+    assert "| TPR at 0.1 % | out of reach: too few strangers | | |" in printed
     assert len(list(tmp_path.glob("*.json"))) == 24
+    found = json.loads(table.read_text(encoding="utf-8"))["short"]
+    assert (len(found["sides"]), found["repeats"]) == (12, 2)
+    assert len(found["attacks"]["loss"]["auc"]["values"]) == len(found["attacks"]["loss"]["auc"]["chance"]) == 12
     monkeypatch.setattr(membership, "trained", None)  # what is finished is not trained again
     membership.main()
 
@@ -214,7 +220,25 @@ def test_the_membership_trial_of_generators_attacks_each_once(
     membership.main()
     printed = capsys.readouterr().out
     for attack in ("nearest-sample", "nearest-sample-calibrated", "logan"):
-        assert f"| few | {attack} | 2 | 6/" in printed
+        assert f"| few | {attack} | AUC | " in printed
+
+
+def test_members_and_strangers_have_equally_many_shadows_and_no_signal_is_a_coin() -> None:
+    """Three draws of four quarters. With the target's siblings among the shadows the AUC by chance was 0.47."""
+    draws = [np.array_split(stream(0, "quarters", draw).permutation(800), 4) for draw in range(3)]
+    inside = np.array([np.isin(np.arange(800), part) for parts in draws for part in parts])
+    for k in range(12):
+        assert (inside[np.arange(12) // membership.DRAW != k // membership.DRAW].sum(axis=0) == 2).all()
+
+    def null(rng: np.random.Generator) -> membership.Answers:
+        return membership.judged_classifiers(without_signal(inside, 6, rng), inside, np.arange(800))
+
+    rows = membership.held_against(membership.numbers(null(stream(0, "draw"))), membership.by_chance(null, 20, 0))
+    for attack in ("loss", "lira-online", "lira-offline"):
+        auc, at_one = rows[attack]["auc"], rows[attack]["tpr@1%"]
+        assert np.mean(auc["chance"]) == pytest.approx(0.5, abs=0.008)
+        assert np.mean(at_one["chance"]) == pytest.approx(7 / 601, abs=0.002), "six of 600 strangers, rank by rank"
+        assert auc["low"] < np.mean(auc["chance"]) < auc["high"]
 
 
 def test_the_membership_trial_asks_for_enough_shadows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from experiments import split_attacks
 from experiments.split_victim import FRONTS, Hijacked, Victim
 from fedsec.defences.activations import Control
+from fedsec.metrics.measures import SSIM
 from tests.probes.exchanges import pictures
 
 
@@ -31,7 +32,8 @@ def test_rows_are_kept_and_drawn(
     first = json.loads((tmp_path / "rows.json").read_text())
     assert set(first) == {f"{name} depth=1 eval image noise=0.1 no-peek=0 seed=0" for name in ("prior", "white-box")}
     assert all(
-        np.isfinite(row["ssim"]) and len(row["ssims"]) == 2 and 0 <= row["accuracy"] <= 1 for row in first.values()
+        np.isfinite(row[SSIM]) and len(row[split_attacks.EACH[SSIM]]) == 2 and 0 <= row["accuracy"] <= 1
+        for row in first.values()
     )
     for key in first:
         with Image.open(tmp_path / f"{key}.png") as strip:
@@ -39,7 +41,7 @@ def test_rows_are_kept_and_drawn(
     monkeypatch.setattr(split_attacks, "Case", None)
     split_attacks.main()
     assert json.loads((tmp_path / "rows.json").read_text()) == first
-    assert "| white-box | 1 | eval | 2 |" in capsys.readouterr().out
+    assert "| white-box | 1 | eval | 1 | 2 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("train", [False, True])

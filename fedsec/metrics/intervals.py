@@ -51,6 +51,17 @@ def mean_interval(values: Sequence[float], reasons: Sequence[str] = ()) -> Inter
     return Interval(mean, mean - half, mean + half, tuple(values), tuple(dict.fromkeys(r for r in reasons if r)))
 
 
+def by_seed(groups: Sequence[Sequence[float]], reasons: Sequence[str] = ()) -> Interval:
+    """Student's interval over seeds of values that come in one group a seed: sites, images or rounds of one model.
+
+    A seed counts once, by the mean of its finite values: what shares a model is not independent, and an interval over
+    all of them would be too narrow. 18 sites of three seeds have 2 degrees of freedom. ``values``: the seeds' means,
+    NaN for a seed without a value. One seed gives no interval, however many values it has.
+    """
+    finite = [[value for value in group if math.isfinite(value)] for group in groups]
+    return mean_interval([float(np.mean(group)) if group else math.nan for group in finite], reasons)
+
+
 def summarise(scores: Sequence[Score]) -> Interval:
     """One score of one arm over its seeds."""
     assert len({score.name for score in scores}) == 1, [score.name for score in scores]

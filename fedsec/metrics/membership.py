@@ -22,6 +22,11 @@ RATES = (0.01, 0.001)
 """False positive rates at which the true positive rate is reported."""
 LEVEL = 0.95
 
+POOLED = "tpr@0.1%, one threshold"
+"""Key of the TPR of all targets in one list, at the smaller of RATES."""
+SHARED = 0.9
+"""Of the variance of a model's confidence in an image, without signal: what all its queries have in common."""
+
 Judged = tuple[Vector, npt.NDArray[np.bool_], Labels]
 """(n,) each: scores, truth, groups; what ``membership`` takes."""
 
@@ -110,3 +115,26 @@ def pooled(parts: Sequence[Judged]) -> Judged:
     numbers = [groups + base * place for place, (_, _, groups) in enumerate(parts)]
     scores, member = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     return scores, member.astype(bool), np.concatenate(numbers)
+
+
+def summary(parts: Sequence[Judged]) -> dict[str, list[float]]:
+    """'auc', 'balanced', 'tpr@1%', 'tpr@0.1%' of each target, and ``POOLED`` of all together; NaN out of reach."""
+    each = [membership(*part) for part in parts]
+    found = {"auc": [one.auc for one in each], "balanced": [one.balanced for one in each]}
+    for k, rate in enumerate(RATES):
+        found[f"tpr@{100 * rate:g}%"] = [one.caught[k].value for one in each]
+    return {**found, POOLED: [membership(*pooled(parts)).caught[-1].value]}
+
+
+def without_signal(inside: npt.NDArray[np.bool_], queries: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """(m, queries, n) confidences of m models that do not depend on who was ``inside`` (m, n): what an attack makes of
+    them is its level by chance in that very design.
+
+    Images differ in how sure all models are of them (deviation 2) and in how far models differ (log-normal, deviation
+    0.7 of the logarithm); queries of one model agree by ``SHARED``. Not modelled: images of one patient, which agree
+    too, so the spread over repeats is somewhat narrow; means do not depend on it.
+    """
+    m, n = inside.shape
+    sure, spread = 2 * rng.standard_normal(n), np.exp(0.7 * rng.standard_normal(n))
+    own, each = rng.standard_normal((m, 1, n)), rng.standard_normal((m, queries, n))
+    return np.asarray(sure + spread * (math.sqrt(SHARED) * own + math.sqrt(1 - SHARED) * each), np.float64)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from fedsec.metrics.measures import SSIM
 from fedsec.metrics.samples import MetricError
 from fedsec.types import Features, Images, Indices, Vector
 
-WINDOW = 7
-"""Side of SSIM's uniform window in pixels; no image may be smaller."""
+WINDOW = 11
+"""Side of SSIM's Gaussian window in pixels; no image may be smaller."""
+SIGMA = 1.5
+"""Of that window, in pixels."""
+RELEASED_WINDOW = 7
+"""Side of the uniform window of the RDLV release's SSIM."""
 RANGE = 2.0
 """Width of [-1, 1]."""
 RELEASED_RANGE = 256.0
@@ -50,20 +55,24 @@ def psnr(truth: Images, other: Images) -> Vector:
 
 
 def ssim(truth: Images, other: Images) -> Vector:
-    """(n,) structural similarity (Wang et al. 2004, eq. 13), image by image; 1 for equal images, can be below 0.
+    """(n,) structural similarity (Wang et al. 2004, eqs. 13 to 17), image by image; 1 for equal images, can be below 0.
 
-    ``skimage.metrics.structural_similarity`` with win_size 7 (uniform window), channel_axis 0 (mean over channels),
-    data_range 2, gaussian_weights False, use_sample_covariance True, K1 0.01, K2 0.03, in float64.
-    Departure: the source weighs its window by a Gaussian of 1.5 pixels. Nothing is clipped or rescaled.
-    Errors: MetricError for unequal shapes, a side below 7 or a non-finite value.
+    Images are taken from [-1, 1] to [0, 1] first, L = 1: elsewhere it is another number, since its luminance term is
+    not shift-invariant. Window: 11 x 11, Gaussian of 1.5 pixels, weights of sum 1, population covariance, K1 0.01,
+    K2 0.03; mean over the places where the window lies inside the image, then over channels. In float64, by
+    ``skimage.metrics.structural_similarity``. Nothing is clipped or rescaled. Departure: colour images are scored
+    channel by channel, the source has gray ones. Log key: ``measures.SSIM``.
+    Errors: MetricError for unequal shapes, a side below 11 or a non-finite value.
     """
-    return _ssim(*_pair(truth, other, least=WINDOW), RANGE)
+    own, others = ((images + 1) / 2 for images in _pair(truth, other, least=WINDOW))
+    return _each(own, others, win_size=WINDOW, sigma=SIGMA, gaussian_weights=True, data_range=1.0)
 
 
 def released_ssim(truth: Images, other: Images) -> Vector:
-    """(n,) ``ssim`` as the RDLV release takes it: on 0..255 with data_range 256. Errors: as ``ssim``."""
-    levels, others = ((images + 1) * 127.5 for images in _pair(truth, other, least=WINDOW))
-    return _ssim(levels, others, RELEASED_RANGE)
+    """(n,) SSIM as the RDLV release takes it: on 0..255, data_range 256, uniform window of 7 x 7, sample covariance.
+    Errors: as ``ssim``, for a side below 7."""
+    levels, others = ((images + 1) * 127.5 for images in _pair(truth, other, least=RELEASED_WINDOW))
+    return _each(levels, others, win_size=RELEASED_WINDOW, use_sample_covariance=True, data_range=RELEASED_RANGE)
 
 
 def stretched(images: Images) -> Images:
@@ -76,7 +85,7 @@ def stretched(images: Images) -> Images:
 def pairwise(similarity: Similarity, truth: Images, others: Images) -> Features:
     """(n, m) similarity of each of n true images with each of m others.
 
-    n m calls of scikit-image for ssim: about 1 ms each at 64 px, 6 ms at 224. Errors: those of ``similarity``.
+    n m calls of scikit-image for ssim. Errors: those of ``similarity``.
     """
     return np.stack([similarity(truth, np.repeat(other[None], len(truth), axis=0)) for other in others], axis=1)
 
@@ -106,7 +115,7 @@ def leak_scores(truth: Images, reconstructions: Images, prior: Images) -> dict[s
     own, leak = placed(truth, reconstructions), rdlv(truth, reconstructions, prior)
     return {
         "psnr": float(psnr(truth, own).mean()),
-        "ssim": float(ssim(truth, own).mean()),
+        SSIM: float(ssim(truth, own).mean()),
         "rdlv": leak.mean,
         "rdlv-max": leak.max,
         "rdlv-matched": rdlv(truth, reconstructions, prior, pairing="matched").mean,
@@ -158,22 +167,10 @@ def _relative(reached: Vector, floor: Vector) -> Rdlv:
     return Rdlv(values, float(values[usable].mean()), float(values[usable].max()), reason)
 
 
-def _ssim(truth: Features, other: Features, data_range: float) -> Vector:
-    scores = [
-        structural_similarity(
-            t,
-            o,
-            win_size=WINDOW,
-            channel_axis=0,
-            data_range=data_range,
-            gaussian_weights=False,
-            use_sample_covariance=True,
-            K1=0.01,
-            K2=0.03,
-        )
-        for t, o in zip(truth, other, strict=True)
-    ]
-    return np.array(scores, np.float64)
+def _each(truth: Features, other: Features, **setting: Any) -> Vector:
+    """(n,) scikit-image's SSIM of each pair; K1 0.01, K2 0.03, population covariance unless ``setting`` says other."""
+    setting = {"use_sample_covariance": False, "channel_axis": 0, "K1": 0.01, "K2": 0.03, **setting}
+    return np.array([structural_similarity(t, o, **setting) for t, o in zip(truth, other, strict=True)], np.float64)
 
 
 def _check(images: Images, name: str) -> None:

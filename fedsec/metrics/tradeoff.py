@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsec.errors import ConfigError
-from fedsec.seeds import stream
+from fedsec.metrics.intervals import Interval, mean_interval
 
-REPLICATES = 1000
 Values = npt.NDArray[np.floating[Any]]
-Rows = npt.NDArray[np.integer[Any]]
 Place = Literal["within", "above", "below"]
 
 
@@ -31,8 +29,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """``difference``: the arm's leakage less that of noise at the arm's accuracy, with its 95 % interval. ``place``:
-    where the arm's accuracy lies on the noise curve; ``outside``: share of the replicates in which it lies off it."""
+    """``difference``: the arm's leakage less that of noise at the arm's accuracy, mean over seeds, with Student's 95 %
+    interval over seeds (NaN ends at one seed). ``place``: where the arm's accuracy lies on the noise curve, means over
+    seeds; ``outside``: share of the seeds in which it lies off it. ``measure``: of leakage, as tables call it."""
 
     words: str
     difference: float
@@ -40,11 +39,19 @@ class Tradeoff:
     high: float
     place: Place
     outside: float
+    measure: str
 
 
 def strongest(found: Point) -> str:
     """The attack with the largest mean over images and seeds."""
     return max(found.leaks, key=lambda name: float(found.leaks[name].mean()))
+
+
+def worst(found: Point) -> tuple[Values, tuple[str, ...]]:
+    """(seeds,) leakage under the strongest attack of each seed, means over images, and those attacks' names."""
+    means = {name: values.mean(axis=1) for name, values in found.leaks.items()}
+    names = [max(means, key=lambda name: float(means[name][seed])) for seed in range(len(found.accuracy))]
+    return np.array([means[name][seed] for seed, name in enumerate(names)]), tuple(dict.fromkeys(names))
 
 
 def matched(accuracy: float, curve: Sequence[tuple[float, float]]) -> tuple[float, Place, int]:
@@ -65,32 +72,26 @@ def matched(accuracy: float, curve: Sequence[tuple[float, float]]) -> tuple[floa
     return curve[end][1], place, end
 
 
-def against_noise(mine: Point, noise: Sequence[Point], *, measure: str = "SSIM", seed: int = 0) -> Tradeoff:
+def against_noise(mine: Point, noise: Sequence[Point], *, measure: str) -> Tradeoff:
     """Compares ``mine`` with ``noise``, its levels from the least to the most. The strongest attacker of each decides.
 
-    Interval: bootstrap over seeds, then over images within each (the same draw for all arms), accuracies redrawn as
-    binomial shares of the test images; the arm is matched anew in each. With few seeds too narrow: each seed's own
-    difference, at the accuracies over all seeds, is in the words. Raises ConfigError below two levels, or when the
-    points are not of the same seeds and images.
+    Each seed stands by itself: its strongest attackers, its accuracies, its noise curve; the interval is Student's over
+    these, since all images of a seed share its models and its accuracy. Where a seed lies off its curve it is held
+    against the end of it, which is no match: ``outside`` and the words say in how many. What the seeds share (the test
+    images, the attackers' settings) is not in the interval. An attacker that does not know of the noise leaves noise's
+    leakage a lower bound. Raises ConfigError below two levels, or when the points are not of the same seeds and images.
     """
     _check(mine, noise)
     arms = [mine, *noise]
-    best = [strongest(arm) for arm in arms]
-    leaks = np.stack([arm.leaks[name] for arm, name in zip(arms, best, strict=True)])
+    found = [worst(arm) for arm in arms]
+    leaks = np.stack([values for values, _ in found])
     right = np.stack([arm.accuracy for arm in arms])
-    gap, place, level = _gap(right.mean(axis=1), leaks.mean(axis=(1, 2)))
-    seeds, images = leaks.shape[1:]
-    rng, gaps, off = stream(seed, "verdict"), np.empty(REPLICATES), 0
-    for n in range(REPLICATES):
-        drawn: Rows = rng.integers(0, seeds, (seeds,))
-        rows: Rows = rng.integers(0, images, (seeds, images))
-        shares = rng.binomial(mine.test, right[:, drawn]) / mine.test
-        gaps[n], where, _ = _gap(shares.mean(axis=1), leaks[:, drawn[:, None], rows].mean(axis=(1, 2)))
-        off += where != "within"
-    low, high = (float(x) for x in np.quantile(gaps, (0.025, 0.975)))
-    each = [_gap(right.mean(axis=1), leaks[:, s].mean(axis=1))[0] for s in range(seeds)]
-    words = _words(arms, best, leaks.mean(axis=(1, 2)), (gap, low, high), place, level, each, measure)
-    return Tradeoff(words, gap, low, high, place, off / REPLICATES)
+    each = [_gap(right[:, seed], leaks[:, seed]) for seed in range(right.shape[1])]
+    gap = mean_interval([difference for difference, _, _ in each])
+    off = sum(where != "within" for _, where, _ in each)
+    _, place, level = _gap(right.mean(axis=1), leaks.mean(axis=1))
+    words = _words(arms, found[0][1], float(leaks[0].mean()), gap, place, level, off, measure)
+    return Tradeoff(words, gap.mean, gap.low, gap.high, place, off / len(each), measure)
 
 
 def _gap(accuracies: Values, leaks: Values) -> tuple[float, Place, int]:
@@ -101,25 +102,20 @@ def _gap(accuracies: Values, leaks: Values) -> tuple[float, Place, int]:
 
 
 def _words(
-    arms: Sequence[Point],
-    best: Sequence[str],
-    leaks: Values,
-    gap: tuple[float, float, float],
-    place: Place,
-    level: int,
-    each: Sequence[float],
-    measure: str,
+    arms: Sequence[Point], best: Sequence[str], leak: float, gap: Interval, place: Place, level: int, off: int, of: str
 ) -> str:
-    name, first = arms[0].name, arms[1 + level]
+    name, first, n = arms[0].name, arms[1 + level], len(gap.values)
     against = (
         f"between {first.name} and {arms[min(2 + level, len(arms) - 1)].name}" if place == "within" else first.name
     )
-    told = "below that of" if gap[2] < 0 else "above that of" if gap[1] > 0 else "not told apart from"
+    told = "below that of" if gap.high < 0 else "above that of" if gap.low > 0 else "not told apart from"
     opening = "at matched accuracy" if place == "within" else f"NOT matched ({_off(name, place)}):"
-    seeds = ", ".join(f"{value:+.3f}" for value in each)
-    score = f"{leaks[0]:.3f} by {best[0]}, accuracy {float(arms[0].accuracy.mean()):.3f}"
-    spread = f"difference {gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f}); seeds {seeds}"
-    return f"{measure}, {name}: {opening} its leakage is {told} noise ({against}): {score}; {spread}."
+    seeds = ", ".join(f"{value:+.3f}" for value in gap.values)
+    spread = f"({gap.low:+.3f} to {gap.high:+.3f})" if n > 1 else "(one seed, no interval)"
+    score = f"{leak:.3f} by {' or '.join(best)}, accuracy {float(arms[0].accuracy.mean()):.3f}"
+    text = f"{of}, {name}: {opening} its leakage is {told} noise ({against}): {score}; "
+    text += f"difference {gap.mean:+.3f} {spread}; seeds {seeds}"
+    return text + (f"; off the curve in {off} of {n} seeds." if off else ".")
 
 
 def _off(name: str, place: Place) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsec.metrics.intervals import Interval, mean_interval
+from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
 from fedsec.privacy.protection import parsed
 from fedsec.reports import figures
 from fedsec.reports.curves import curve
@@ -18,6 +19,7 @@ from fedsec.reports.leaks import (
     batch_of,
     images_of,
     leaks,
+    likeness,
     setting,
     sites,
     strongest,
@@ -29,7 +31,7 @@ from fedsec.reports.sources import ladder
 from fedsec.reports.verdict import Verdict, digits, percent
 
 WIDTH = 640
-SCORES = ("ssim", "psnr", "rdlv", "iip-pixels", "iip-features")
+SCORES = ("iip-pixels", "iip-features", SSIM, OLD_SSIM, "rdlv", "psnr")
 
 
 def leak_verdict(record: RunRecord) -> Verdict:
@@ -58,13 +60,12 @@ def _sentence(record: RunRecord, found: Sequence[Leak], arm: str, site: int) -> 
         return f"Site {site}: not audited, its update did not arrive or no audited round was reached."
     prior = next((row for row in found if (row.arm, row.partition, row.attack) == (arm, site, PRIOR)), None)
     text = f"Site {site} ({_holds(record, site)}, batches of {batch_of(record, arm, site)}): {leak.level}. "
-    text += f"Best attack {leak.attack}: RDLV {digits(leak.rdlv)}, SSIM {digits(leak.of('ssim').mean)}"
-    text += f" against {digits(prior.of('ssim').mean)} of the public prior" if prior else ""
+    text += f"Best attack {leak.attack}: "
     if math.isfinite(leak.identified):
         chance = leak.of("iip-chance").mean
         shares = ", ".join(f"{percent(share)} by {name}" for name, share in leak.by_embedding.items())
-        text += f"; of its images picked out of a crowd, where chance is {percent(chance)}: {shares}"
-    return text + "."
+        text += f"of its images picked out of a crowd, where chance is {percent(chance)}: {shares}; "
+    return text + f"RDLV {digits(leak.rdlv)}; {likeness(leak, prior)}."
 
 
 def _cautions(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def _cautions(record: RunRecord, found: Sequence[Leak]) -> tuple[str, ...]:
     rounds = sorted({row.round for leak in found for row in leak.rows})
     said.append(f"Audited: rounds {', '.join(map(str, rounds))} of {record.header.config.get('train.rounds', '?')}.")
     if len(record.header.seeds) == 1:
-        said.append("One seed: intervals are over audited rounds alone.")
+        said.append("One seed: no interval.")
     if record.end is None or record.end.status != "finished":
         said.append("The run has not come to its end: this is what the log holds so far.")
     if record.header.data.source == "phantom":
@@ -112,9 +113,12 @@ def pictures(record: RunRecord, folder: Path, found: Sequence[Leak]) -> str:
 
 
 def attacks(found: Sequence[Leak], scores: Sequence[str]) -> str:
-    """A row an arm, site and attack: what it drew, or why it could not be made."""
+    """A row an arm, site and attack: what it drew, or why it could not be made. Of the two SSIMs a column each that
+    the log holds: a row without that one has no value there."""
     if not found:
         return ""
+    held = {leak.ssim for leak in found if leak.attack != OWN}
+    scores = [name for name in scores if name not in {SSIM, OLD_SSIM} - held]
     rows = [
         (
             inert(leak.arm),
@@ -127,8 +131,8 @@ def attacks(found: Sequence[Leak], scores: Sequence[str]) -> str:
         for leak in found
         if leak.attack != OWN
     ]
-    head = ("arm", "site", "attack", *(inert(name) for name in scores), "highest RDLV", "audits")
-    told = "Mean over audited rounds and seeds, below it the 95 % interval. PSNR in dB; RDLV 0 is the public prior."
+    head = ("arm", "site", "attack", *(inert(HEADINGS.get(name, name)) for name in scores), "highest RDLV", "audits")
+    told = "Mean over audited rounds and seeds, below it the 95 % interval over seeds. RDLV 0 is the public prior."
     own = [leak for leak in found if leak.attack == OWN]
     reasons = {
         (leak.arm, leak.partition, leak.attack, row.reason): None for leak in found for row in leak.rows if row.reason

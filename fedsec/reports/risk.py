@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsec.metrics.intervals import mean_interval
+from fedsec.metrics.measures import HEADINGS
 from fedsec.reports import runlog
 from fedsec.reports.gallery import Pictures
 from fedsec.reports.leaks import PRIOR, Leak, batch_of, images_of, leaks, setting, sites, strongest
@@ -97,18 +98,17 @@ def _count(n: int, what: str) -> str:
 
 
 def _numbers(leak: Leak, prior: Leak | None) -> str:
-    without = digits(prior.of("ssim").mean) if prior else "not yet measured"
-    text = (
-        f"Similarity with the true images (SSIM, 1 is equal): {digits(leak.of('ssim').mean)} for who "
-        f"looks, {without} for who does not."
-    )
+    text, without = "", digits(prior.of(leak.ssim).mean) if prior else "not yet measured"
     if math.isfinite(leak.identified):
         crowd = 1 / leak.of("iip-chance").mean
-        text += f" {percent(leak.identified)} of the images are picked out of a crowd of {crowd:.0f}"
+        text += f"{percent(leak.identified)} of the images are picked out of a crowd of {crowd:.0f}"
         worst = min(leak.by_embedding, key=lambda name: leak.by_embedding[name])
         rest = leak.by_embedding[worst]
-        text += f" ({percent(rest)} when searched by {worst})." if rest < leak.identified else "."
-    return text
+        text += f" ({percent(rest)} when searched by {worst}). " if rest < leak.identified else ". "
+    return text + (
+        f"Similarity with the true images, 1 is equal, by {HEADINGS[leak.ssim]}: {digits(leak.of(leak.ssim).mean)} for "
+        f"who looks, {without} for who does not."
+    )
 
 
 def _shown(pictures: Pictures, leak: Leak) -> str:

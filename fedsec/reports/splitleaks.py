@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM, ssim_of
 from fedsec.metrics.tradeoff import Point, Tradeoff, against_noise
 from fedsec.reports.leakage import attacks, pictures
 from fedsec.reports.leaks import PRIOR, Leak, leaks, setting
@@ -17,8 +18,11 @@ from fedsec.reports.results import metrics_of
 from fedsec.reports.roles import overrides
 from fedsec.reports.verdict import digits, percent
 
-MEASURE = "ssim"
-SCORES = ("ssim", "psnr", "rdlv", "iip-pixels")
+CAUTION = (
+    "No attacker that reads the halves knows of the noise, so what noise leaks is a lower bound: that a defence leaks "
+    "more than noise may be the attackers' doing."
+)
+SCORES = ("iip-pixels", SSIM, OLD_SSIM, "rdlv", "psnr")
 
 
 def perturbs(record: RunRecord, arm: str) -> bool:
@@ -42,10 +46,15 @@ def noise_of(record: RunRecord, arm: str) -> float | None:
     return float(setting(record, arm, "cut.noise") or 0)
 
 
+def measure_of(record: RunRecord) -> str:
+    """The SSIM that all of a log's audits are held against each other by; the old one where it has that alone."""
+    return ssim_of({name for cell in record.current().values() for row in cell.leaks for name in row.each})
+
+
 def point(record: RunRecord, arm: str, seeds: Sequence[int]) -> Point | None:
     """Accuracy and leakage image by image of the last audit of each of ``seeds``, all audited sites' images together;
-    None where one of them was not scored, or not audited by every attack on every site."""
-    name, cells = answer(record, arm), record.finished()
+    None where one of them was not scored by the log's measure, or not audited by every attack on every site."""
+    name, cells, measure = answer(record, arm), record.finished(), measure_of(record)
     scores = [cells[arm, seed].final().get(name) for seed in seeds if (arm, seed) in cells]
     found = [row.score for row in scores if row is not None and math.isfinite(row.score.value)]
     if len(found) < len(seeds) or not found:
@@ -56,12 +65,12 @@ def point(record: RunRecord, arm: str, seeds: Sequence[int]) -> Point | None:
         last = [row for row in rows if row.round == max(row.round for row in rows)]
         each: dict[str, list[float]] = {}
         for row in sorted(last, key=lambda row: row.partition):
-            each.setdefault(row.attack, []).extend(row.each[MEASURE])
+            each.setdefault(row.attack, []).extend(row.each.get(measure, []))
         drawn.append(each)
     if not drawn[0] or len({(tuple(each), *map(len, each.values())) for each in drawn}) > 1:
         return None
     by_attack = {attack: np.array([each[attack] for each in drawn]) for attack in drawn[0]}
-    if len({values.shape for values in by_attack.values()}) > 1:
+    if len({values.shape for values in by_attack.values()}) > 1 or not next(iter(by_attack.values())).size:
         return None
     return Point(arm, np.array([score.value for score in found]), found[0].n, by_attack)
 
@@ -77,7 +86,7 @@ def tradeoffs(record: RunRecord) -> dict[str, Tradeoff]:
     for arm, its in points.items():
         same = [other for other in curve if _shape(other) == _shape(its)]
         if arm not in levels and len(same) > 1:
-            found[arm] = against_noise(its, same, measure=MEASURE.upper())
+            found[arm] = against_noise(its, same, measure=HEADINGS[measure_of(record)])
     return found
 
 
@@ -88,7 +97,7 @@ def _shape(one: Point) -> tuple[int, ...]:
 def privacy(record: RunRecord, found: Mapping[str, Tradeoff]) -> tuple[str, ...]:
     """A sentence an arm of ``found`` (``tradeoffs``): held against noise at the same accuracy."""
     if found:
-        return tuple(its.words for its in found.values())
+        return (*(its.words for its in found.values()), CAUTION)
     if not leaks(record):
         return ()
     return ("Two arms of plain split learning that differ in cut.noise are needed to hold a defence against noise.",)
@@ -103,24 +112,21 @@ def drawn(record: RunRecord) -> tuple[str, ...]:
         names = dict.fromkeys(leak.attack for leak in own)
         if not own:
             continue
-        means = {name: np.mean([leak.of(MEASURE).mean for leak in own if leak.attack == name]) for name in names}
+        means = {name: np.mean([leak.of(leak.ssim).mean for leak in own if leak.attack == name]) for name in names}
         best = max(means, key=lambda name: means[name])
-        said.append(f"{arm}: {_told(best, [leak for leak in own if leak.attack == best], _prior(found, arm))}.")
+        said.append(f"{arm}: {_told(best, [leak for leak in own if leak.attack == best], found)}.")
     return tuple(said)
 
 
-def _told(attack: str, rows: Sequence[Leak], prior: float) -> str:
-    near = digits(float(np.mean([leak.of(MEASURE).mean for leak in rows])))
-    text = f"most by {attack}, SSIM {near} with the true images; the public prior has {digits(prior)}"
-    named = float(np.mean([leak.identified for leak in rows]))
+def _told(attack: str, rows: Sequence[Leak], found: Sequence[Leak]) -> str:
+    """Identification first; the prior of the same arm by the same measure."""
+    text, named, key = f"most by {attack}", float(np.mean([leak.identified for leak in rows])), rows[0].ssim
     if math.isfinite(named):
         chance = percent(rows[0].of("iip-chance").mean)
         text += f"; {percent(named)} of the images are picked out of a crowd, where chance is {chance}"
-    return text
-
-
-def _prior(found: Sequence[Leak], arm: str) -> float:
-    return float(np.mean([leak.of(MEASURE).mean for leak in found if (leak.arm, leak.attack) == (arm, PRIOR)]))
+    priors = [leak.of(key).mean for leak in found if (leak.arm, leak.attack) == (rows[0].arm, PRIOR)]
+    near, without = (digits(float(np.mean(x))) for x in ([leak.of(key).mean for leak in rows], priors))
+    return f"{text}; {HEADINGS[key]} {near} with the true images; the public prior has {without}"
 
 
 def headline(found: Tradeoff | None) -> str:
@@ -136,8 +142,9 @@ def headline(found: Tradeoff | None) -> str:
         much = "less than" if less else "more than" if more else "no less and no more than"
         told = f"It is {far} accurate than every level of noise, and leaks {much} the {end} accurate one, which is no "
         told += "match"
-    ends = f"{found.difference:+.2f}, {found.low:+.2f} to {found.high:+.2f}".replace("-", "−")
-    return f" {told} (SSIM of the strongest attack, difference {ends})."
+    ends = f"{found.difference:+.2f}"
+    ends += f", {found.low:+.2f} to {found.high:+.2f}" if math.isfinite(found.low) else " of one seed, no interval"
+    return f" {told} ({found.measure} of the strongest attack, difference {ends.replace('-', '−')})."
 
 
 def leak_parts(record: RunRecord, folder: Path) -> str:

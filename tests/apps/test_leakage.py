@@ -16,6 +16,7 @@ from fedsec.client_app import app
 from fedsec.config import RunConfig
 from fedsec.datasets.phantom import draw
 from fedsec.errors import ConfigError, RunError
+from fedsec.metrics.measures import SSIM
 from fedsec.probes.audit import ATTACKS
 from fedsec.probes.view import ServerView
 from fedsec.reports import runlog
@@ -67,7 +68,7 @@ def test_a_round_is_averaged_scored_and_audited(tmp_path: Path) -> None:
     assert set(leaks) == {(1, 2, "row-space"), (1, 2, "prior")}
     found, prior = leaks[1, 2, "row-space"], leaks[1, 2, "prior"]
     assert found.values["maps"] > 0
-    assert found.values["ssim"] > prior.values["ssim"]
+    assert found.values[SSIM] > prior.values[SSIM]
     assert found.values["iip-pixels"] in (0, 1)
     assert 0 < found.values["iip-chance"] <= 1 / 201
     assert (folder / found.file).is_file()
@@ -163,7 +164,7 @@ def test_a_runs_report_says_where_the_leak_comes_from(tmp_path: Path) -> None:
     made = {row.attack: row for row in cell.leaks}
     assert set(made) == {*names, "prior"}
     assert "begins with a convolution" in made["first-layer"].reason
-    assert made["maps-only"].values["ssim"] > made["prior"].values["ssim"]
+    assert made["maps-only"].values[SSIM] > made["prior"].values[SSIM]
     text = write_report(folder).read_text(encoding="utf-8")
     assert "Where the leak comes from" in text
     for line in ("bn-only − global", "bn-only − prior-only", "maps-only − prior-only", "maps+bn − maps-only"):
@@ -192,7 +193,7 @@ def test_one_image_is_divided_out_of_a_perceptrons_update_in_a_federation(tmp_pa
     network = {"classifier__network": "perceptron", "classifier__norm": "none", "leakage__attacks": "first-layer"}
     record, _ = run(config(tmp_path, **network, leakage__sites="0,2", train__rounds=1))
     made = {(row.partition, row.attack): row for row in record.finished()["vanilla", 0].leaks}
-    assert made[2, "first-layer"].values["ssim"] > 0.999
+    assert made[2, "first-layer"].values[SSIM] > 0.999
     assert "6 images are mixed" in made[0, "first-layer"].reason
 
 

@@ -21,6 +21,7 @@ from fedsec.datasets import load
 from fedsec.datasets.public import held_share
 from fedsec.defences.pgsl import Pgsl
 from fedsec.errors import ConfigError, FedsecError
+from fedsec.metrics.measures import SSIM
 from fedsec.models.exchange import rounds_of, spec_of
 from fedsec.models.splitting import LR
 from fedsec.probes.split import ATTACKS
@@ -143,15 +144,20 @@ def test_what_was_sent_is_attacked_scored_drawn_and_held_against_noise(
     rows = [row for cell in record.finished().values() for row in cell.leaks]
     assert {(row.round, row.partition) for row in rows} == {(3, 1)}
     for row in rows:
-        assert row.values["ssim"] == pytest.approx(np.mean(row.each["ssim"]), abs=1e-4)
-        assert len(row.each["ssim"]) == len(row.each["psnr"]) == 3
+        assert row.values[SSIM] == pytest.approx(np.mean(row.each[SSIM]), abs=1e-4)
+        assert len(row.each[SSIM]) == len(row.each["psnr"]) == 3
         assert (folder / row.file).exists()
         assert bool(row.file) == (row.attack != "prior")
         assert ("iip-pixels" in row.values) == (row.attack != "prior")
     found = tradeoffs(record)
     assert set(found) == {"pgsl", "no-peek"}
     text = write_report(folder).read_text(encoding="utf-8")
-    for part in ("Privacy at matched accuracy", "SSIM, pgsl:", "What activations give away", "site 1, no-peek"):
+    for part in (
+        "Privacy at matched accuracy",
+        "SSIM (Gaussian 11, [0, 1]), pgsl:",
+        "What activations give away",
+        "site 1, no-peek",
+    ):
         assert part in text, part
     assert "NoPeek of 5" in text
     assert text.count("data:image/png;base64,") == len(arms)
@@ -169,9 +175,7 @@ def test_the_truth_is_not_what_attackers_read(tmp_path: Path) -> None:
     changes = {**AUDITED, "leakage__attacks": "white-box", "leakage__iterations": "white-box=60", "leakage__images": 8}
     record, _ = run(config(tmp_path, run__arms=arms, **changes))
     near = {
-        (arm, row.attack): np.mean(row.each["ssim"])
-        for (arm, _), cell in record.finished().items()
-        for row in cell.leaks
+        (arm, row.attack): np.mean(row.each[SSIM]) for (arm, _), cell in record.finished().items() for row in cell.leaks
     }
     assert near["split", "white-box"] > near["split", "prior"] + 0.05
     assert near["loud", "white-box"] < near["loud", "prior"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsec.metrics.intervals import mean_interval, paired_difference, paired_ratio, summarise
+from fedsec.metrics.intervals import by_seed, mean_interval, paired_difference, paired_ratio, summarise
 from fedsec.types import Score
 
 
@@ -32,6 +32,29 @@ def test_moves_with_shift_and_scale() -> None:
 def test_equal_values_have_no_width() -> None:
     found = mean_interval([0.5, 0.5, 0.5])
     assert (found.low, found.mean, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_what_shares_a_model_counts_once_a_seed() -> None:
+    """18 sites of three seeds, whose models differ more than their sites do: 2 degrees of freedom, not 17."""
+    rng = np.random.default_rng(0)
+    covered, pooled = [], []
+    for _ in range(1000):
+        models = rng.normal(5, 2, 3)
+        sites = [list(rng.normal(model, 0.5, 6)) for model in models]
+        found, flat = by_seed(sites), mean_interval([value for seed in sites for value in seed])
+        covered.append(found.low <= 5 <= found.high)
+        pooled.append(flat.low <= 5 <= flat.high)
+        assert found.mean == pytest.approx(flat.mean)
+    assert 0.93 < np.mean(covered) < 0.97
+    assert np.mean(pooled) < 0.7
+
+
+def test_a_seed_without_a_value_is_counted_and_one_seed_has_no_interval() -> None:
+    found = by_seed([[1.0, math.nan], [math.nan], [3.0, 5.0]], ["diverged"])
+    assert found.values[0] == 1.0
+    assert math.isnan(found.values[1])
+    assert (found.mean, found.missing, found.reasons) == (2.5, 1, ("diverged",))
+    assert math.isnan(by_seed([[1.0, 2.0, 3.0]]).low)
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -20,7 +20,7 @@ from fedsec.metrics.similarity import (
     stretched,
 )
 from fedsec.seeds import stream
-from fedsec.types import Images
+from fedsec.types import Features, Images
 from tests.metrics.samples import lesions
 
 PRIOR_SSIM = 0.364
@@ -36,17 +36,28 @@ def noise(n: int, *address: str, channels: int = 1, size: int = 32) -> Images:
     return stream(0, "noise", *address).uniform(-1, 1, (n, channels, size, size)).astype(np.float32)
 
 
-def by_definition(x: Images, y: Images, low: float, data_range: float) -> float:
-    """Wang et al. 2004, eq. 13, over every 7 x 7 window of one image (c, s, s), moved from [-1, 1] to low .. ."""
-    width = 2.0 if low == -1 else 255.0
-    p, q = (
-        np.lib.stride_tricks.sliding_window_view((image.astype(np.float64) + 1) / 2 * width + low, (7, 7), axis=(1, 2))
-        for image in (x, y)
-    )
+def by_definition(x: Images, y: Images) -> float:
+    """Wang et al. 2004, eqs. 13 to 17, on [0, 1] over every 11 x 11 window of one image (c, s, s) in [-1, 1]."""
+    side = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    return over_windows(raised(x) / 2, raised(y) / 2, np.outer(side, side) / side.sum() ** 2, 1.0, 1.0)
+
+
+def as_released(x: Images, y: Images) -> float:
+    """The RDLV release's: on 0..255, L = 256, 7 x 7 uniform windows, sample covariance."""
+    return over_windows(raised(x) * 127.5, raised(y) * 127.5, np.full((7, 7), 1 / 49), 256.0, 49 / 48)
+
+
+def raised(image: Images) -> Features:
+    return image.astype(np.float64) + 1
+
+
+def over_windows(x: Features, y: Features, weights: Features, data_range: float, bias: float) -> float:
+    p, q = (np.lib.stride_tricks.sliding_window_view(image, weights.shape, axis=(1, 2)) for image in (x, y))
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mp, mq = (windows.mean(axis=(3, 4), keepdims=True) for windows in (p, q))
+    mp, mq = ((windows * weights).sum(axis=(3, 4), keepdims=True) for windows in (p, q))
     vp, vq, covariance = (
-        (a * b).sum(axis=(3, 4), keepdims=True) / 48 for a, b in ((p - mp, p - mp), (q - mq, q - mq), (p - mp, q - mq))
+        bias * (weights * a * b).sum(axis=(3, 4), keepdims=True)
+        for a, b in ((p - mp, p - mp), (q - mq, q - mq), (p - mp, q - mq))
     )
     values = (2 * mp * mq + c1) * (2 * covariance + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2))
     return float(values.mean())
@@ -58,7 +69,7 @@ def with_similarity(goal: float, truth: Images, other: Images, finish: Callable[
     for _ in range(40):
         middle = (low + high) / 2
         mixture = finish(((1 - middle) * truth + middle * other).astype(np.float32))
-        low, high = (middle, high) if by_definition(truth[0], mixture[0], 0, 256) > goal else (low, middle)
+        low, high = (middle, high) if as_released(truth[0], mixture[0]) > goal else (low, middle)
     return mixture
 
 
@@ -67,8 +78,14 @@ def test_ssim_is_the_definition(channels: int) -> None:
     x, y = pictures(2, "x", channels=channels, size=16), pictures(2, "y", channels=channels, size=16)
     plain, released = ssim(x, y), released_ssim(x, y)
     for i in range(2):
-        assert plain[i] == pytest.approx(by_definition(x[i], y[i], -1, 2), abs=1e-9)
-        assert released[i] == pytest.approx(by_definition(x[i], y[i], 0, 256), abs=1e-9)
+        assert plain[i] == pytest.approx(by_definition(x[i], y[i]), abs=1e-9)
+        assert released[i] == pytest.approx(as_released(x[i], y[i]), abs=1e-9)
+
+
+def test_a_little_brightness_costs_little() -> None:
+    """On [0, 1]; around mid-gray, which is 0 on [-1, 1], the same offset would cost a quarter."""
+    x = 0.4 * pictures(3, "x", size=64)
+    assert (ssim(x, x + np.float32(0.1)) > 0.95).all()
 
 
 def test_psnr_is_the_definition() -> None:
@@ -175,8 +192,10 @@ def test_bad_images_are_refused_with_the_reason() -> None:
         psnr(x, broken)
     with pytest.raises(MetricError, match="1 of 2 reconstructions hold a non-finite value"):
         rdlv(x, broken, x[:1])
+    with pytest.raises(MetricError, match="at least 11"):
+        ssim(x[..., :10, :10], x[..., :10, :10])
     with pytest.raises(MetricError, match="at least 7"):
-        ssim(x[..., :6, :6], x[..., :6, :6])
+        released_ssim(x[..., :6, :6], x[..., :6, :6])
     with pytest.raises(MetricError, match=r"shape \(2, 3, 32, 32\), the others \(2, 1, 32, 32\)"):
         rdlv(np.repeat(x, 3, axis=1), x, x[:1])
     with pytest.raises(MetricError, match="exactly one prior"):
