@@ -36,7 +36,8 @@ class Brief:
     """What a strategy is given for one cell (arm x seed).
 
     ``nodes``: this cell's lane. ``initial``: the shared tensors before round 1. ``dataset``: the server's own images.
-    ``secret``: seed of the server's own noise; the cell's in a simulation.
+    ``secret``: seed of the server's own noise; the cell's in a simulation. ``images``: training images of each
+    partition as enrolled.
     """
 
     config: RunConfig
@@ -47,6 +48,7 @@ class Brief:
     log: RunLog
     dataset: Dataset
     secret: int
+    images: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class RoundStrategy(TrainOnly):
 
     def __init__(self, brief: Brief) -> None:
         self.config, self.arm, self.seed, self.log = brief.config, brief.arm, brief.seed, brief.log
-        self.secret = brief.secret
+        self.secret, self.images = brief.secret, brief.images
         self.clients = len(brief.nodes)
         self.nodes = self.asked = self.participants(brief.nodes)
         self.layout = Layout.of(brief.initial)
@@ -114,7 +116,8 @@ class RoundStrategy(TrainOnly):
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
         """Of generators uniform weights, as the FedDetect release: 1/n whatever a client says of its number of images.
-        Of classifiers by that number, unless ``classifier.weighting`` says otherwise (McMahan et al. 2017)."""
+        Of classifiers by that number, unless ``classifier.weighting`` says otherwise (McMahan et al. 2017). It is the
+        number the client enrolled with, or its reply was dropped; on real machines that is the site's own word."""
         if self.config.train.task == "classifier" and self.config.classifier.weighting == "images":
             total = sum(fit.examples for fit in fits)
             return Weighing({fit.partition: fit.examples / total for fit in fits})
@@ -162,7 +165,7 @@ class RoundStrategy(TrainOnly):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        fits, dropped = read_replies(replies, self.asked, self.layout)
+        fits, dropped = read_replies(replies, self.asked, self.layout, self.images)
         fits, spoilt = self.adversary.act(server_round, fits, self.current, self.previous, self.asked)
         dropped += spoilt
         self.origin, self.heard = self.current, fits

@@ -68,7 +68,8 @@ def run_cell(
     task = TASKS[config.train.task]
     initial = task.initial(plan, config, seed)
     log.cell_start(arm, seed, plan.digests[arm, seed])
-    strategy = task.strategy(Brief(config, arm, seed, lane, initial, log, plan.dataset, plan.secret(seed)))
+    secret = plan.secret(seed)
+    strategy = task.strategy(Brief(config, arm, seed, lane, initial, log, plan.dataset, secret, plan.images))
     observer = task.observer(plan, config, strategy, panel, log)
     strategy.start(
         grid,
