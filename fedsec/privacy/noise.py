@@ -142,9 +142,10 @@ def client_side(update: Vector, bound: float, noise_multiplier: float, rng: np.r
     """What one client sends when clients draw the noise: clipped + N(0, (z bound)^2 / shares).
 
     Guarantee: the sum of ``shares`` replies has the noise of ``fixed``, hence its epsilon, for whoever sees nothing but
-    the sum: that takes secure aggregation and clients that add their share. A reply by itself has only z / sqrt(shares)
-    (``Accountant.alone`` says what that is worth), and so has the sum for clients - 1 that pool what they drew. Of
-    fewer replies, m, the noise multiplier is z sqrt(m / shares): set ``shares`` to the fewest you will average.
+    the sum: that takes secure aggregation, which fedsec has not, and clients that add their share. A reply by itself
+    has only z / sqrt(shares), which is what is accounted for whoever reads it, and so has the sum for clients - 1 that
+    pool what they drew. Of m replies the noise multiplier is z sqrt(m / shares): ``shares`` is the fewest that are ever
+    summed (``privacy.fewest``); a round in which fewer answer is not released.
     """
     assert shares > 0, shares
     return clip(update, bound) + rng.normal(0.0, noise_multiplier * bound / math.sqrt(shares), len(update))
