@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import dp_accounting as dp
 import numpy as np
@@ -12,9 +13,11 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.epsilons import by_images, rows
 from fedsec.privacy.accounting import Accountant, Poisson
 from fedsec.privacy.ledger import KINDS, Line, Try, spent
 from fedsec.privacy.noise import client_side
+from fedsec.reports.runlog import read
 from fedsec.seeds import stream
 
 ADD_OR_REMOVE, REPLACE = dp.NeighboringRelation.ADD_OR_REMOVE_ONE, dp.NeighboringRelation.REPLACE_ONE
@@ -140,3 +143,30 @@ def test_what_was_amplified_is_less_than_what_an_adversary_sees_who_knows_who_wa
     """The amplified number lies below that of the rounds one client was asked in."""
     for rate in (0.01, 0.05, 0.2):
         assert Accountant(1.0, 1e-5, Poisson(rate)).epsilon(100) < Accountant(1.0, 1e-5).epsilon(round(100 * rate))
+
+
+def test_the_page_says_what_its_logs_are_worth() -> None:
+    """Every epsilon of docs/results/privacy.md, accounted anew from the kept logs."""
+    docs = Path(__file__).parents[1] / "docs/results"
+    page = (docs / "privacy.md").read_text(encoding="utf-8")
+    told = {row.split(" | ")[0].strip("| "): row.split(" | ")[1] for row in page.splitlines() if row.startswith("| ")}
+    logs = [read(docs / "privacy"), read(docs / "privacy/clients")]
+    found = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows(logs)][2:]
+    alone = {row[0].split(",")[0]: row[2] for row in found if row[0].endswith("seed 0")}
+    assert len(alone) == 8
+    for arm, epsilon in alone.items():
+        assert (told[arm] == epsilon == "none") or float(told[arm]) == pytest.approx(float(epsilon), rel=0.01), arm
+    together = {(row[0], row[1]): row[2:] for row in found if "tries" in row[0] or "all" in row[0]}
+    assert together["all together", "image"][0] == together["all together", "client"][0] == "none"
+    assert together["the 3 of 13 tries with such noise", "image"] == ["182", "0.001", "2400"]
+    assert together["the 5 of 13 tries with such noise", "client"] == ["2.72e+07", "0.001", "137"]
+    assert "182 (`image-0.5`, `-1.0`, `-2.0`: 2,400 steps) |" in page
+    assert "2.72e7 (137 releases) |" in page
+    held = [row.strip("| ").split(" | ") for row in by_images(logs[0], "image-1.0", [340, 1000, 3400, 10_000])][2:]
+    assert held == [
+        ["340", "17.6", "0.001"],
+        ["1,000", "5", "0.0005"],
+        ["3,400", "1.46", "0.00013"],
+        ["10,000", "0.789", "3.9e-05"],
+    ]
+    assert "17.6 at 340 images a site, 5.0 at 1,000, 1.46 at 3,400, 0.79 at 10,000, at delta 1e-3, 5e-4, 1.3e-4" in page
