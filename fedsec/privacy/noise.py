@@ -1,7 +1,8 @@
 """Client-level differential privacy of federated averaging: clip, noise, account. Pure functions on float64 updates.
 
-What is protected is that *one client's whole data set* took part, whatever its update; what is released is the noised
-average of each round and all that is computed from it. Not covered: losses and counts that clients report beside
+What is protected is that *one client's whole data set* took part, whatever its update, against whoever sees the models,
+the log and the report; the server is trusted, and who was asked is not hidden. What is released is the noised average
+of each round and all that is computed from it. Not covered: losses and counts that clients report beside
 their update, weights other than 1/n (a defence that reads replies reads them raw), and the initial model.
 
 With four hospitals this is nearly meaningless. Noise has to hide one update among four: the default generator has
