@@ -10,7 +10,7 @@ from flwr.common.typing import NDArrays, Scalar
 
 from fedsec.config import RunConfig
 from fedsec.models.learner import new_learner
-from fedsec.privacy.noise import client_side, expected
+from fedsec.privacy.noise import client_side
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows
 from fedsec.weights import Layout
@@ -50,8 +50,7 @@ class GanClient(NumPyClient):
         )
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """One round. ``parameters``: the shared tensors in the learner's order; ``config["round"]``: from 1;
-        ``config["clients"]``: how many are enrolled.
+        """One round. ``parameters``: the shared tensors in the learner's order; ``config["round"]``: from 1.
 
         Returns the shared tensors after training, the number of this site's own images, and the losses.
         """
@@ -66,14 +65,14 @@ class GanClient(NumPyClient):
         self.kept = learner.kept()
         sent = learner.shared()
         if self.config.defence.name == "dp-fixed" and self.config.privacy.noised_by == "clients":
-            sent = self._noised(received, sent, number, int(config["clients"]))
+            sent = self._noised(received, sent, number)
         return list(sent.values()), len(self.own), {**losses}
 
-    def _noised(self, before: Arrays, after: Arrays, number: int, clients: int) -> Arrays:
-        """The clipped update with this client's share of the noise, in place of the update."""
+    def _noised(self, before: Arrays, after: Arrays, number: int) -> Arrays:
+        """The clipped update with this client's share of the noise, in place of the update. How large a share is stands
+        in the configuration, which the site can read, not in what the server says of a round."""
         layout, privacy = Layout.of(before), self.config.privacy
         origin = layout.vector(before)
         rng = stream(self.secret, "client", self.partition, "noise", number)
-        shares = max(1, round(expected(self.config.train, clients)))
-        update = client_side(layout.vector(after) - origin, privacy.bound, privacy.noise, rng, shares)
+        update = client_side(layout.vector(after) - origin, privacy.bound, privacy.noise, rng, privacy.fewest)
         return layout.arrays(origin + update)

@@ -108,7 +108,7 @@ def _list_checks(config: RunConfig) -> list[str]:
 
 
 def _gan_checks(config: RunConfig) -> list[str]:
-    mistakes = _detection_checks(config) + _family_checks(config)
+    mistakes = _detection_checks(config) + _family_checks(config) + _share_checks(config)
     if config.train.batch < 2:
         mistakes.append(f"train.batch = {config.train.batch}: must be at least 2, or a batch has no variance")
     return mistakes + _unread(config, {"classifier": Classifier(), "leakage": Leakage(), **SPLIT})
@@ -242,6 +242,32 @@ def _family_checks(config: RunConfig) -> list[str]:
         mistakes.append("gan.statistics = 'shared': noise can make a shared variance negative; dp-* needs 'local'")
     if config.defence.name == "dp-adaptive" and config.privacy.noised_by == "clients":
         mistakes.append("privacy.noised-by = 'clients': dp-adaptive needs the count at the server; take dp-fixed")
+    return mistakes
+
+
+def _share_checks(config: RunConfig) -> list[str]:
+    """Of noise that clients draw, a share each: whose sum is only as noisy as those who answer make it."""
+    fewest = config.privacy.fewest
+    if config.privacy.noised_by != "clients":
+        return [f"privacy.fewest = {fewest}: only privacy.noised-by = 'clients' reads it; leave it out"] * bool(fewest)
+    if not config.defence.name.startswith("dp-"):
+        return []
+    mistakes = []
+    if not fewest:
+        mistakes.append(
+            "privacy.noised-by = 'clients': of m replies the noise is z sqrt(m / shares); set privacy.fewest, the "
+            "fewest replies that a round is released with, to which the shares are cut"
+        )
+    if config.train.sampling == "poisson":
+        mistakes.append(
+            "train.sampling = 'poisson': coins may ask fewer than privacy.fewest, and what they are for, that nobody "
+            "knows who took part, privacy.noised-by = 'clients' cannot give: take 'fixed'"
+        )
+    if config.attack.update != "none":
+        mistakes.append(
+            f"attack.update = {config.attack.update!r}: a forged update carries no share of the noise that "
+            "privacy.noised-by = 'clients' counts on; take 'server'"
+        )
     return mistakes
 
 

@@ -63,11 +63,7 @@ def train(message: Message, context: Context) -> Message:
         held=lambda: _held_rows(config.data, split, task.partition),
     )
     try:
-        told: dict[str, bool | bytes | float | int | str] = {
-            "round": task.round,
-            "clients": task.clients,
-            "names": ",".join(arrays),
-        }
+        told: dict[str, bool | bytes | float | int | str] = {"round": task.round, "names": ",".join(arrays)}
         shared, examples, metrics = client.fit(list(arrays.values()), told)
     except ReplyError as refusal:  # the site's own limit: what it kept of this round stays as it was
         return records.withheld(message, str(refusal))

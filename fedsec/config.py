@@ -218,7 +218,8 @@ def _arm_mistakes(config: RunConfig) -> list[str]:
         if not name or not all(c.isalnum() or c in "+-._" for c in name):
             mistakes.append(f"arm {name!r}: use letters, digits, '+', '-', '.', '_'")
         same = ("data", "run", "speed", "split")
-        fixed = [k for k in overrides if (k.split(".")[0] in same and k != "run.seeds") or k == "train.task"]
+        shared_keys = ("train.task", "privacy.budget")
+        fixed = [k for k in overrides if (k.split(".")[0] in same and k != "run.seeds") or k in shared_keys]
         if fixed:
             mistakes.append(f"arm {name!r}: {', '.join(fixed)} is the same for every arm of a run")
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.serverapp import Grid
 
 from fedsec.errors import ReplyError, RunError
+from fedsec.npy import read_tensor
 from fedsec.reports.record import Dropped
 from fedsec.types import Arrays, Fit, SiteReport
 from fedsec.weights import Layout
 
-HEADER_ROOM = 4096
-"""Bytes an .npy header may take on top of its tensor."""
 MOST_EXAMPLES = 10_000_000
 LONGEST_TEXT = 300
 
@@ -113,12 +111,14 @@ def keep_arrays(context: Context, cell: str, arrays: Arrays) -> None:
 
 
 def read_replies(
-    replies: Iterable[Message], asked: Sequence[Enrolled], layout: Layout
+    replies: Iterable[Message], asked: Sequence[Enrolled], layout: Layout, images: Sequence[int] | None = None
 ) -> tuple[list[Fit], list[Dropped]]:
     """Sort replies by partition and check each: one bad client is dropped with a reason, never the round.
 
-    Checked before any tensor is decoded: sender, duplicates, declared sizes. Then keys, shapes, dtypes, finiteness,
-    magnitude and the example count. Metrics stay as reported: a non-finite loss is the strategy's to judge.
+    Checked before any tensor is allocated: sender, duplicates, declared dtypes, shapes and sizes. Then finiteness,
+    magnitude and the example count. ``images``: training images of each partition as enrolled; a reply that says
+    another number is dropped (a client always trains on all it has, so it lies or its data changed). None where a
+    reply is of some of a client's images only. Metrics stay as reported: a non-finite loss is the strategy's to judge.
     """
     by_node = {enrolled.node: enrolled for enrolled in asked}
     fits: dict[int, Fit] = {}
@@ -133,7 +133,7 @@ def read_replies(
             if sender.partition in answered:
                 raise ReplyError("second reply in one round")
             answered.add(sender.partition)
-            fits[sender.partition] = _fit(message, sender.partition, layout)
+            fits[sender.partition] = _fit(message, sender.partition, layout, images)
         except ReplyError as error:
             dropped.append(Dropped(sender.partition, sender.site, plain_text(str(error))))
     for enrolled in asked:
@@ -142,7 +142,7 @@ def read_replies(
     return [fits[key] for key in sorted(fits)], sorted(dropped, key=lambda drop: (drop.partition, drop.reason))
 
 
-def _fit(message: Message, partition: int, layout: Layout) -> Fit:
+def _fit(message: Message, partition: int, layout: Layout, images: Sequence[int] | None) -> Fit:
     if message.has_error():
         raise ReplyError(f"the client failed: {message.error.reason}")
     content = message.content
@@ -156,32 +156,24 @@ def _fit(message: Message, partition: int, layout: Layout) -> Fit:
     examples = metrics.get("num-examples")
     if isinstance(examples, bool) or not isinstance(examples, int) or not 1 <= examples <= MOST_EXAMPLES:
         raise ReplyError(f"num-examples is {examples!r}, expected a whole number from 1 to {MOST_EXAMPLES}")
+    if images is not None and examples != images[partition]:
+        raise ReplyError(f"num-examples is {examples}, the site enrolled with {images[partition]} images")
     numbers = {k: float(v) for k, v in metrics.items() if k != "num-examples" and isinstance(v, int | float)}
     return Fit(partition, arrays, examples, numbers)
 
 
 def _decode(record: ArrayRecord, layout: Layout) -> Arrays:
-    """Decode only what the layout expects, after the size each tensor declares has been held against it."""
+    """Decode only what the layout expects, each tensor by the dtype and shape it must have."""
     expected = dict(zip(layout.names, zip(layout.shapes, layout.dtypes, strict=True), strict=True))
     if set(record) != set(expected):
         missing, extra = set(expected) - set(record), set(record) - set(expected)
         raise ReplyError(f"tensors differ: {len(missing)} missing, {len(extra)} extra")
     arrays: Arrays = {}
     for name, array in record.items():
-        shape, dtype = expected[name]
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if len(array.data) > nbytes + HEADER_ROOM:
-            raise ReplyError(f"{name} takes {len(array.data)} bytes, expected at most {nbytes + HEADER_ROOM}")
         try:
-            stream = io.BytesIO(array.data)
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            declared = read(stream)[0]
-            if declared != shape:
-                raise ReplyError(f"{name} declares shape {declared}, expected {shape}")
-            arrays[name] = np.load(io.BytesIO(array.data), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ReplyError(f"{name} cannot be decoded: {error}") from error
+            arrays[name] = read_tensor(array.data, *expected[name])
+        except ReplyError as error:
+            raise ReplyError(f"{name} {error}") from error
     return arrays
 
 

@@ -232,17 +232,16 @@ class Privacy:
     bound: float = setting(
         1.0, between(1e-9, 1e9), meaning="dp-*: L2 norm an update is clipped to; dp-adaptive: at first"
     )
-    noised_by: Literal["server", "clients"] = setting(
-        "server", meaning="dp-fixed: who adds the noise; clients: a share each, for secure aggregation"
-    )
+    noised_by: Literal["server", "clients"] = setting("server", meaning="dp-fixed: who draws it; clients: a share each")
+    fewest: int = setting(0, at_least(0), meaning="fewest replies whose sum is released; clients' shares are for those")
     image_bound: float = setting(
         0.0, between(0, 1e9), meaning="DP-SGD of the discriminator: L2 norm an image's gradient is clipped to; 0 = off"
     )
     image_noise: float = setting(1.0, at_least(0), meaning="DP-SGD: standard deviation of the noise, over the bound")
-    delta: float = setting(
-        0.0, between(0, 0.5), meaning="delta of every guarantee; 0 = n^-1.1, at most 1e-3, of n clients or images"
+    delta: float = setting(0.0, between(0, 0.5), meaning="0: n^-1.1, at most 1e-3, of n clients or images")
+    budget: float = setting(
+        0.0, at_least(0), meaning="largest epsilon of all arms and seeds: they stop before it; 0: none"
     )
-    budget: float = setting(0.0, at_least(0), meaning="largest epsilon: training stops before it; 0 = no limit")
 
     @property
     def images(self) -> bool:

@@ -57,27 +57,30 @@ def _run_cells(grid: Grid, plan: Plan, lanes: list[list[Enrolled]], log: runlog.
 
     from fedsec.metrics.panel import Panel
     from fedsec.models.training import device_of
-    from fedsec.privacy.promises import check_promises
+    from fedsec.privacy.promises import allotted
     from strategies.cell import run_cell
     from strategies.sleeves import check_defences
 
     check_defences(plan.config, plan.clients)
-    check_promises(plan.config, plan.images)
+    before = {cell: its.tries for cell, its in runlog.read(plan.folder).cells.items()}
+    rounds = allotted(plan.config, plan.images, plan.todo, [one for tries in before.values() for one in tries])
     torch.set_num_threads(1)  # the workers have the cores; and sums keep their order
     panel = Panel(plan.config, plan.dataset, device_of(plan.config.speed))
     todo: SimpleQueue[tuple[str, int]] = SimpleQueue()
-    for cell in plan.todo:
+    for cell in rounds:
         todo.put(cell)
     failures: list[BaseException] = []
 
     def work(lane: list[Enrolled]) -> None:
         while not failures:
             try:
-                arm, seed = todo.get_nowait()
+                cell = todo.get_nowait()
             except Empty:
                 return
             try:
-                run_cell(grid, plan, lane, panel, arm=arm, seed=seed, log=log)
+                arm, seed = cell
+                earlier = before.get(cell, ())
+                run_cell(grid, plan, lane, panel, arm=arm, seed=seed, log=log, rounds=rounds[cell], earlier=earlier)
             except BaseException as error:
                 traceback.print_exc()
                 failures.append(error)

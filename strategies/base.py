@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,9 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsec.config import RunConfig
 from fedsec.errors import RunError
+from fedsec.privacy.ledger import Try
 from fedsec.privacy.noise import cohort
+from fedsec.privacy.promises import lines_of
 from fedsec.records import Enrolled, Task, from_record, read_replies, task_message, to_record
 from fedsec.reports.runlog import RunLog
 from fedsec.seeds import stream
@@ -36,7 +39,8 @@ class Brief:
     """What a strategy is given for one cell (arm x seed).
 
     ``nodes``: this cell's lane. ``initial``: the shared tensors before round 1. ``dataset``: the server's own images.
-    ``secret``: seed of the server's own noise; the cell's in a simulation.
+    ``secret``: seed of the server's own noise; the cell's in a simulation. ``images``: training images of each
+    partition as enrolled. ``earlier``: what left in tries of this cell that were cut short.
     """
 
     config: RunConfig
@@ -47,6 +51,8 @@ class Brief:
     log: RunLog
     dataset: Dataset
     secret: int
+    images: Sequence[int]
+    earlier: Sequence[Try] = ()
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,15 @@ class RoundStrategy(TrainOnly):
     ``previous`` is the last round's change of the model.
     """
 
+    withheld = 0
+    """Rounds that left the model as it was because too few answered for what is promised."""
     releases_always = False
     """Whether a round that nobody answered changes the model all the same."""
 
     def __init__(self, brief: Brief) -> None:
         self.config, self.arm, self.seed, self.log = brief.config, brief.arm, brief.seed, brief.log
-        self.secret = brief.secret
+        self.secret, self.images, self.earlier = brief.secret, brief.images, tuple(brief.earlier)
+        self.asks = Counter[int]()
         self.clients = len(brief.nodes)
         self.nodes = self.asked = self.participants(brief.nodes)
         self.layout = Layout.of(brief.initial)
@@ -108,13 +117,20 @@ class RoundStrategy(TrainOnly):
     def rounds(self) -> int:
         return self.config.train.rounds
 
+    @property
+    def tries(self) -> list[Try]:
+        """What left in every try of this cell, this one last."""
+        lines = lines_of(self.config, self.images)
+        return [*self.earlier, Try(lines, tuple(self.images), max(self.asks.values(), default=0))]
+
     def participants(self, nodes: Sequence[Enrolled]) -> list[Enrolled]:
         """Who may be asked: everybody."""
         return list(nodes)
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
         """Of generators uniform weights, as the FedDetect release: 1/n whatever a client says of its number of images.
-        Of classifiers by that number, unless ``classifier.weighting`` says otherwise (McMahan et al. 2017)."""
+        Of classifiers by that number, unless ``classifier.weighting`` says otherwise (McMahan et al. 2017). It is the
+        number the client enrolled with, or its reply was dropped; on real machines that is the site's own word."""
         if self.config.train.task == "classifier" and self.config.classifier.weighting == "images":
             total = sum(fit.examples for fit in fits)
             return Weighing({fit.partition: fit.examples / total for fit in fits})
@@ -140,6 +156,7 @@ class RoundStrategy(TrainOnly):
         last = server_round == self.config.train.rounds
         shared = from_record(arrays)
         self.asked = self._cohort(server_round)
+        self.asks.update(node.partition for node in self.asked)
         return [
             task_message(shared, Task(self.arm, self.seed, server_round, node.partition, self.clients, last), node.node)
             for node in self.asked
@@ -162,7 +179,7 @@ class RoundStrategy(TrainOnly):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        fits, dropped = read_replies(replies, self.asked, self.layout)
+        fits, dropped = read_replies(replies, self.asked, self.layout, self.images)
         fits, spoilt = self.adversary.act(server_round, fits, self.current, self.previous, self.asked)
         dropped += spoilt
         self.origin, self.heard = self.current, fits

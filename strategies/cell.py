@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from flwr.app import ArrayRecord, MetricRecord
@@ -13,7 +13,8 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsec.config import RunConfig
 from fedsec.metrics.panel import Panel
-from fedsec.privacy.promises import affordable
+from fedsec.privacy.ledger import Try
+from fedsec.privacy.promises import lines_of
 from fedsec.records import Enrolled, to_record
 from fedsec.reports.runlog import RunLog
 from fedsec.runs import Plan
@@ -60,15 +61,28 @@ TASKS: dict[str, Task[Any]] = {
 
 
 def run_cell(
-    grid: Grid, plan: Plan, lane: Sequence[Enrolled], panel: Panel, *, arm: str, seed: int, log: RunLog
+    grid: Grid,
+    plan: Plan,
+    lane: Sequence[Enrolled],
+    panel: Panel,
+    *,
+    arm: str,
+    seed: int,
+    log: RunLog,
+    rounds: int,
+    earlier: Sequence[Try] = (),
 ) -> None:
-    """Everything of one cell, in its order: start event, rounds, final scores, model, end event."""
+    """Everything of one cell, in its order: start event, rounds, final scores, model, end event.
+
+    ``rounds``: as many as ``privacy.budget`` leaves it. ``earlier``: what left in tries of it that were cut short."""
     config, started = plan.config.arm(arm), time.monotonic()
-    config = affordable(config, plan.images)
+    config = replace(config, train=replace(config.train, rounds=rounds))
     task = TASKS[config.train.task]
     initial = task.initial(plan, config, seed)
-    log.cell_start(arm, seed, plan.digests[arm, seed])
-    strategy = task.strategy(Brief(config, arm, seed, lane, initial, log, plan.dataset, plan.secret(seed)))
+    spends = Try(lines_of(config, plan.images), tuple(plan.images))
+    log.cell_start(arm, seed, plan.digests[arm, seed], spends=spends, earlier=earlier)
+    secret = plan.secret(seed)
+    strategy = task.strategy(Brief(config, arm, seed, lane, initial, log, plan.dataset, secret, plan.images, earlier))
     observer = task.observer(plan, config, strategy, panel, log)
     strategy.start(
         grid,

@@ -97,7 +97,7 @@ class ClassifierObserver:
 
     def finish(self) -> None:
         strategy, rounds = self.strategy, self.config.train.rounds
-        self._log(rounds, [*self._scores(), *promises(self.config, self.plan.images, rounds)], final=True)
+        self._log(rounds, [*self._scores(), *promises(self.config, self.strategy.tries)], final=True)
         keep_model(self.plan, "classifier", strategy.arm, strategy.seed, network_arrays(self._network()))
 
     def _network(self) -> nn.Module:

@@ -67,9 +67,18 @@ class GeneratorObserver:
         self._log_scores(rounds, self.panel.quick(images[:quick], self.config.attack), final=False)
         scores = self.panel.full(images, labels, self.config, seed=seed)
         scores += detection_scores(self._trace(self.plan.clients))
-        scores += promises(self.config, self.plan.images, rounds)
+        scores += promises(self.config, self.strategy.tries)
+        scores += self._withheld(rounds)
         self._log_scores(rounds, scores, final=True)
         keep_model(self.plan, "generator", arm, seed, generator_arrays(self.strategy.averaged))
+
+    def _withheld(self, rounds: int) -> list[Score]:
+        """How many rounds were not released, where clients draw the noise and too few of them may answer."""
+        privacy = self.config.privacy
+        if not self.config.defence.name.startswith("dp-") or privacy.noised_by != "clients":
+            return []
+        reason = f"fewer than privacy.fewest = {privacy.fewest} answered: nothing was released, the model stayed"
+        return [Score("rounds-withheld", self.strategy.withheld, rounds, "lower", reason)]
 
     def _sample(self, count: int) -> tuple[Images, Labels]:
         return draw(self.plan.dataset, self.config, generator_arrays(self.strategy.averaged), count)

@@ -152,7 +152,9 @@ class Private(RoundStrategy):
     """The noised mean of clipped updates: hides that one client took part (``fedsec.privacy.noise``).
 
     Divided by how many are expected, never by how many answered. With ``privacy.noised-by = 'clients'`` the replies
-    carry the noise already. Losses that clients report stay in the log, outside the guarantee.
+    carry the noise already: fewer than ``privacy.fewest`` would carry less than is accounted, so such a round is
+    ``withheld`` (counted) and leaves the model as it was. Losses that clients report stay in the log, outside the
+    guarantee.
     """
 
     releases_always = True
@@ -165,6 +167,9 @@ class Private(RoundStrategy):
 
     def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
         privacy, rng = self.config.privacy, stream(self.secret, "privacy", "round", number)
+        if privacy.noised_by == "clients" and len(fits) < privacy.fewest:
+            self.withheld += 1
+            return np.zeros_like(self.current), Weighing({})
         weighing = self.weigh(number, fits) if fits else Weighing({})
         if privacy.noised_by == "clients":
             return updates.sum(axis=0) / self.expected, weighing

@@ -3,7 +3,8 @@
 DP-GAN (Xie et al. 2018) with DP-SGD (Abadi et al. 2016): only the discriminator sees real images, so its gradients are
 clipped image by image and noised; the generator, and with it all that leaves the site, is computed from the result.
 ``Accountant(multiplier, delta, Poisson(batch / rows), "site", "image").epsilon(steps of all rounds)`` of
-fedsec.privacy.accounting says what that gives: neighbours are the site's images with and without one.
+fedsec.privacy.accounting says what that gives, against everybody outside the site: neighbours are the site's images
+with and without one. Sampling counts there because who is drawn comes from the site's secret and is told to nobody.
 
 The guarantee needs: each image once in ``rows`` (mirrored ones are drawn here, a copy would count twice); nothing
 reported that reads images elsewhere, so only generator losses come back; the number of rows public. It is for an image,

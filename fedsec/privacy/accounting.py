@@ -1,4 +1,9 @@
-"""What noise buys: epsilon by the library dp-accounting (Mironov 2017; Wang et al. 2019 for subsampling)."""
+"""What noise buys: epsilon by the library dp-accounting (Mironov 2017; Wang et al. 2019 for subsampling).
+
+Amplification by sampling (``Poisson``, ``FixedSize``) holds against an adversary who does not learn who took part in
+which release. A server, and whoever reads a run's log or report, does learn which clients a round asked; only the
+images that a site draws for a step of DP-SGD stay that site's secret.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from dp_accounting import DpEvent, GaussianDpEvent, NeighboringRelation
 from dp_accounting import PoissonSampledDpEvent as PoissonEvent
 from dp_accounting import SampledWithoutReplacementDpEvent as FixedSizeEvent
@@ -79,20 +85,25 @@ class FixedSize:
 
 
 def default_delta(clients: int) -> float:
-    """n^-1.1 (after McMahan et al. 2018), but at most LARGEST_DELTA.
+    """n^-1.1 (after McMahan et al. 2018) rounded down to two digits, so that what is printed is what was used, but at
+    most LARGEST_DELTA.
 
     Departure: publishing one of n clients picked at random is (0, 1/n)-private, so delta must lie well below 1/n, and
-    for few clients n^-1.1 does not: for four it is 0.22.
+    for few clients n^-1.1 does not: for four it is 0.22. It is 0.34/n at 340, 0.5/n at 1,000, 0.4/n at 10,000: for
+    less, set ``privacy.delta``.
     """
-    return float(min(clients**-1.1, LARGEST_DELTA))
+    delta = clients**-1.1
+    digit = math.floor(math.log10(delta)) - 1
+    return min(float(f"{math.floor(delta / 10.0**digit + 1e-9)}e{digit}"), LARGEST_DELTA)
 
 
 @dataclass(frozen=True)
 class Accountant:
-    """What noise buys: a pure function of the number of releases, so a resumed run cannot forget what it spent.
+    """What noise buys: a pure function of the number of releases. It remembers none: who counts them, those of tries
+    that were cut short too, is ``fedsec.privacy.ledger``.
 
-    ``noise_multiplier``: z, noise over bound. ``sampling``: who takes part in a release. ``trusted``: a key of TRUST.
-    ``unit``: what neighbouring data sets differ in; 'image' for DP-SGD, where a release is a step. Every release
+    ``noise_multiplier``: z, noise over bound. ``sampling``: who takes part in a release, unseen. ``trusted``: a key of
+    TRUST. ``unit``: what neighbouring data sets differ in; 'image' for DP-SGD, where a release is a step. Every release
     counts, with however few replies. Epsilon comes from Renyi DP with dp-accounting's orders, an upper bound.
     Raises ConfigError with all that is wrong.
     """
@@ -115,10 +126,15 @@ class Accountant:
     def epsilon(self, rounds: int) -> float:
         """Epsilon at ``delta`` after so many releases: 0 before the first, infinite without noise."""
         assert rounds >= 0, rounds
-        if rounds == 0 or self.noise_multiplier == 0:
-            return math.inf if rounds else 0.0
-        orders, one_round = _curve(self.noise_multiplier, self.sampling)
-        return float(compute_epsilon(orders, rounds * one_round, self.delta)[0])
+        return epsilon_of(self.divergence(rounds), self.delta) if rounds else 0.0
+
+    def divergence(self, rounds: int) -> Vector:
+        """Renyi divergence of so many releases (1 or more) at dp-accounting's orders; releases of several accountants
+        of one relation add up. Infinite without noise, and where an order does not converge, which is sound."""
+        assert rounds > 0, rounds
+        if self.noise_multiplier == 0:
+            return np.full(len(ORDERS), math.inf)
+        return rounds * _curve(self.noise_multiplier, self.sampling)
 
     def rounds_within(self, budget: float) -> int:
         """The most releases whose epsilon is at most ``budget`` (0 when one is too many), MOST_ROUNDS at most."""
@@ -138,18 +154,30 @@ class Accountant:
 
     def guarantee(self, rounds: int) -> str:
         """The guarantee in words; epsilon is rounded up."""
-        epsilon = self.epsilon(rounds)
-        if self.noise_multiplier == 0 or math.isinf(epsilon):
+        return self.told(self.epsilon(rounds), rounds)
+
+    def told(self, epsilon: float, releases: int) -> str:
+        """``epsilon``, which may be that of other releases besides, in words."""
+        if math.isinf(epsilon) or self.noise_multiplier == 0:
             return "no guarantee"
         return (
-            f"epsilon = {math.ceil(1000 * epsilon) / 1000:.3f}, delta = {self.delta:g} for {self.sampling.relation} "
-            f"one {self.unit}, after {rounds} releases; trusted: {TRUST[self.trusted]}"
+            f"epsilon = {math.ceil(1000 * epsilon) / 1000:.3f}, delta = {self.delta} for {self.sampling.relation} "
+            f"one {self.unit}, after {releases} releases; trusted: {TRUST[self.trusted]}"
         )
 
 
-@lru_cache(maxsize=64)
-def _curve(noise_multiplier: float, sampling: Poisson | FixedSize) -> tuple[Vector, Vector]:
-    """(orders, Renyi divergence of one release at each). Orders that do not converge are infinite, which is sound."""
+ORDERS = np.asarray(RdpAccountant().orders, np.float64)
+"""At which divergences are taken: dp-accounting's own."""
+
+
+def epsilon_of(divergence: Vector, delta: float) -> float:
+    """Epsilon at ``delta`` of a Renyi divergence at ORDERS."""
+    return float(compute_epsilon(ORDERS, divergence, delta)[0]) if np.isfinite(divergence).any() else math.inf
+
+
+@lru_cache(maxsize=4096)
+def _curve(noise_multiplier: float, sampling: Poisson | FixedSize) -> Vector:
+    """Renyi divergence of one release at ORDERS. Orders that do not converge are infinite, which is sound."""
     absl, accountant = logging.getLogger("absl"), RdpAccountant(neighboring_relation=sampling.neighbours)
     level = absl.level
     absl.setLevel(logging.ERROR)  # the library warns of each order it leaves out
@@ -157,4 +185,5 @@ def _curve(noise_multiplier: float, sampling: Poisson | FixedSize) -> tuple[Vect
         accountant.compose(sampling.event(noise_multiplier))
     finally:
         absl.setLevel(level)
-    return accountant.orders, accountant.rdp
+    assert np.array_equal(accountant.orders, ORDERS)
+    return np.asarray(accountant.rdp, np.float64)

@@ -1,7 +1,8 @@
 """Client-level differential privacy of federated averaging: clip, noise, account. Pure functions on float64 updates.
 
-What is protected is that *one client's whole data set* took part, whatever its update; what is released is the noised
-average of each round and all that is computed from it. Not covered: losses and counts that clients report beside
+What is protected is that *one client's whole data set* took part, whatever its update, against whoever sees the models,
+the log and the report; the server is trusted, and who was asked is not hidden. What is released is the noised average
+of each round and all that is computed from it. Not covered: losses and counts that clients report beside
 their update, weights other than 1/n (a defence that reads replies reads them raw), and the initial model.
 
 With four hospitals this is nearly meaningless. Noise has to hide one update among four: the default generator has
@@ -142,9 +143,10 @@ def client_side(update: Vector, bound: float, noise_multiplier: float, rng: np.r
     """What one client sends when clients draw the noise: clipped + N(0, (z bound)^2 / shares).
 
     Guarantee: the sum of ``shares`` replies has the noise of ``fixed``, hence its epsilon, for whoever sees nothing but
-    the sum: that takes secure aggregation and clients that add their share. A reply by itself has only z / sqrt(shares)
-    (``Accountant.alone`` says what that is worth), and so has the sum for clients - 1 that pool what they drew. Of
-    fewer replies, m, the noise multiplier is z sqrt(m / shares): set ``shares`` to the fewest you will average.
+    the sum: that takes secure aggregation, which fedsec has not, and clients that add their share. A reply by itself
+    has only z / sqrt(shares), which is what is accounted for whoever reads it, and so has the sum for clients - 1 that
+    pool what they drew. Of m replies the noise multiplier is z sqrt(m / shares): ``shares`` is the fewest that are ever
+    summed (``privacy.fewest``); a round in which fewer answer is not released.
     """
     assert shares > 0, shares
     return clip(update, bound) + rng.normal(0.0, noise_multiplier * bound / math.sqrt(shares), len(update))

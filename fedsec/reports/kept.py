@@ -26,7 +26,7 @@ def keep(run: Path, folder: Path, cell: CellKey) -> None:
     """Write one finished cell of the log in ``run`` to its file in ``folder``, whole or not at all."""
     events = [event for event in runlog.events_of(run, cell) if event["event"] != "samples"]
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(place(folder, cell), "".join(json.dumps(_short(runlog.encoded(e))) + "\n" for e in events))
+    write_whole(place(folder, cell), "".join(json.dumps(_kept(runlog.encoded(e))) + "\n" for e in events))
 
 
 def holds(folder: Path, cell: CellKey, digest: str) -> bool:
@@ -70,6 +70,12 @@ def _cell(events: list[Event], path: Path) -> dict[CellKey, Cell]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: breaks the event schema ({error!r}); restore or remove the file") from error
     return cells
+
+
+def _kept(event: Event) -> Event:
+    """What was spent stays to the digit."""
+    short: Event = _short(event)
+    return short | {key: event[key] for key in ("spends", "earlier") if key in event}
 
 
 def _short(value: Any) -> Any:

@@ -11,6 +11,7 @@ from fedsec.config import meanings
 from fedsec.reports import figures, runlog
 from fedsec.reports.curves import client_sections, score_curves, utility_curves
 from fedsec.reports.gallery import gallery
+from fedsec.reports.guarantees import guarantees
 from fedsec.reports.leakage import leak_sections, leak_verdict
 from fedsec.reports.markup import details, figure, inert, page, paragraph, plots, section, table
 from fedsec.reports.record import RunRecord
@@ -69,7 +70,7 @@ def write_report(folder: Path) -> Path:
             _what_was_run(record, kind),
             _split(record),
             kind.middle(record, folder),
-            _privacy(record),
+            guarantees(record),
             score_table(record),
             *(draw(record) for draw in kind.curves),
             events(record),
@@ -175,17 +176,6 @@ def _side(record: RunRecord, counts: tuple[tuple[int, ...], ...], names: tuple[s
         return "", numbers
     key = figures.legend([(figures.class_look(i), inert(name)) for i, name in enumerate(names)], filled=True)
     return f"<div>{figure(figures.stacked_counts(counts, guilty, title=title), title)}{key}</div>", numbers
-
-
-def _privacy(record: RunRecord) -> str:
-    """What each arm guarantees, in words. An arm that noises nothing guarantees nothing, and is told so."""
-    rows = []
-    for arm in record.header.arms:
-        finals = [cell.final() for (its, _), cell in record.finished().items() if its == arm]
-        told = [row.score.reason for final in finals for name, row in final.items() if name.startswith("epsilon-")]
-        texts = list(dict.fromkeys(told)) or ["no guarantee" if finals else "not finished"]
-        rows.append((inert(arm), "<br>".join(inert(text, 600) for text in texts)))
-    return section("Differential privacy", table("What each arm guarantees", ("arm", "guarantee"), rows))
 
 
 def _provenance(record: RunRecord, name: str) -> str:

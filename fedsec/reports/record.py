@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fedsec.privacy.ledger import Try
 from fedsec.types import Flat, Score
 
 CellKey = tuple[str, int]
 """(arm, seed)."""
 Event = dict[str, Any]
 """One line of the log, numbers decoded."""
+
+
+NOTHING_KNOWN = Try()
+"""Of a try in a log of before 2026-12."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ class RoundRow:
     dropped: tuple[Dropped, ...]
     seconds: float
 
+    @property
+    def asked(self) -> set[int]:
+        """Partitions that the round asked: each answered, or is dropped for it."""
+        return {*self.losses, *(drop.partition for drop in self.dropped if drop.partition >= 0)}
+
 
 @dataclass(frozen=True)
 class LoggedScore:
@@ -120,6 +131,16 @@ class Cell:
     leaks: tuple[LeakRow, ...] = ()
     finished: bool = False
     seconds: float = float("nan")
+    spends: Try = NOTHING_KNOWN
+    earlier: tuple[Try, ...] = ()
+
+    @property
+    def tries(self) -> tuple[Try, ...]:
+        """What left in every try, the last one last. Of one that did not finish a round more than is logged may have
+        left; of one in a log that does not say what its noise was, it is not known to have had any."""
+        asked = Counter(partition for row in self.rounds for partition in row.asked)
+        rounds = max(asked.values(), default=0) + (not self.finished)
+        return (*self.earlier, replace(self.spends, rounds=rounds))
 
     def final(self) -> dict[str, LoggedScore]:
         """Final scores by name; the last one written wins."""
@@ -194,7 +215,10 @@ def advance(cells: dict[CellKey, Cell], event: Event) -> None:
     key = (str(event["arm"]), int(event["seed"]))
     kind = event["event"]
     if kind == "cell-start":
-        cells[key] = Cell(*key, digest=str(event["digest"]))
+        known = cells[key].tries if key in cells else ()
+        earlier = tuple(map(Try.of_event, event["earlier"])) if "earlier" in event else known
+        spends = Try.of_event(event["spends"]) if "spends" in event else NOTHING_KNOWN
+        cells[key] = Cell(*key, digest=str(event["digest"]), spends=spends, earlier=earlier)
         return
     cell = cells[key]
     if kind == "round":

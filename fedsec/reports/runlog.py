@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from fedsec.errors import RunError
+from fedsec.privacy.ledger import Try
 from fedsec.reports.record import Cell, CellKey, Dropped, Event, Header, LeakRow, RunEnd, RunRecord, advance, header_of
 from fedsec.types import Flat, Score
 
@@ -85,9 +86,13 @@ class RunLog:
         if end is not None:
             self.run_end(end.status, end.reason, wall_seconds=end.wall_seconds)
 
-    def cell_start(self, arm: str, seed: int, digest: str) -> None:
-        """A later start of the same cell supersedes everything before it."""
-        self._append({"event": "cell-start", "arm": arm, "seed": seed, "digest": digest, "time": _now()})
+    def cell_start(
+        self, arm: str, seed: int, digest: str, *, spends: Try | None = None, earlier: Sequence[Try] = ()
+    ) -> None:
+        """A later start of the same cell supersedes everything before it, but not what left: ``earlier`` is that of its
+        tries so far, ``spends`` what a round of this one gives away."""
+        told = {"spends": spends.to_event(), "earlier": [one.to_event() for one in earlier]} if spends else {}
+        self._append({"event": "cell-start", "arm": arm, "seed": seed, "digest": digest, "time": _now()} | told)
 
     def round(
         self,

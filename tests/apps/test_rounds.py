@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,20 @@ def with_first(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, 
     return change
 
 
-def lying_header(tensors: dict[str, Array]) -> None:
-    """A payload whose .npy header declares 4e12 elements."""
-    name = next(iter(tensors))
-    header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000000,), }"
-    tensors[name] = Array("float32", tensors[name].shape, "numpy.ndarray", header.ljust(128, b" ") + b"\x00" * 40)
+def declaring(header: bytes) -> Callable[[dict[str, Array]], None]:
+    """A first tensor of under 200 bytes whose .npy header is ``header``, with the shape it should have for SHAPE."""
+
+    def change(tensors: dict[str, Array]) -> None:
+        name = next(iter(tensors))
+        text = header.replace(b"SHAPE", str(tuple(tensors[name].shape)).encode()) + b"\n"
+        data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+        tensors[name] = Array("float32", tensors[name].shape, "numpy.ndarray", data)
+
+    return change
 
 
+LONG = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000000,), }"
+HUGE = b"{'descr': '|S2147483647', 'fortran_order': False, 'shape': SHAPE, }"
 HOSTILE: dict[str, tuple[Callable[[Message], Message | None], str]] = {
     "nan": (lambda m: changed(m, with_first(lambda v: v * np.float32("nan"))), "non-finite"),
     "inf": (lambda m: changed(m, with_first(lambda v: v + np.float32("inf"))), "non-finite"),
@@ -91,7 +99,11 @@ HOSTILE: dict[str, tuple[Callable[[Message], Message | None], str]] = {
     "extra tensor": (lambda m: changed(m, lambda t: t.update(x=Array(np.zeros(1)))), "1 extra"),
     "reordered": (lambda m: changed(m, lambda t: t.update({(k := next(iter(t))): t.pop(k)})), "another order"),
     "oversized": (lambda m: changed(m, with_first(lambda v: np.zeros(10**6, np.float32))), "bytes"),
-    "lying header": (lambda m: changed(m, lying_header), "declares shape"),
+    "lying header": (lambda m: changed(m, declaring(LONG)), "declares shape"),
+    "huge dtype": (lambda m: changed(m, declaring(HUGE)), r"declares dtype \|S2147483647, expected <f4"),
+    "header never closed": (lambda m: changed(m, declaring(b"{'descr': (")), "no .npy header"),
+    "one image more": (lambda m: changed(m, num_examples=33), "33, the site enrolled with 32"),
+    "one image fewer": (lambda m: changed(m, num_examples=31), "31, the site enrolled with 32"),
     "weight 1e9": (lambda m: changed(m, num_examples=10**9), "num-examples"),
     "weight nan": (lambda m: changed(m, num_examples=float("nan")), "num-examples"),
     "weight negative": (lambda m: changed(m, num_examples=-5), "num-examples"),
@@ -117,6 +129,35 @@ def test_one_bad_reply_is_dropped_with_site_and_reason_and_the_round_goes_on(nam
         assert sum(row.weights.values()) == pytest.approx(1)
     for value in load_file(folder / "generator-vanilla-0.safetensors").values():
         assert np.isfinite(value).all()
+
+
+def test_a_classifier_s_weight_is_that_of_the_images_it_enrolled_with(tmp_path: Path) -> None:
+    """Ten million images beside three clients of 128 weighed 0.99996: the sender is dropped, the others weigh a third
+    each; and who says the truth weighs by it."""
+    settings = config(
+        tmp_path,
+        data__count=1000,
+        gan__width=32,
+        train__task="classifier",
+        train__steps=1,
+        train__lr=0.01,
+        classifier__network="perceptron",
+        classifier__norm="none",
+        split__scheme="sizes",
+        split__images="128,128,128,128",
+    )
+    assert settings.classifier.weighting == "images"
+
+    def tamper(partition: int, reply: Message) -> Message:
+        training = not reply.has_error() and "arrays" in reply.content.array_records
+        return changed(reply, num_examples=10_000_000) if partition == 3 and training else reply
+
+    def weights(name: str, tamper: Tamper | None) -> list[dict[int, float]]:
+        folder, _ = run(replace(settings, run=replace(settings.run, name=name, arms='{"plain": {}}')), tamper=tamper)
+        return [row.weights for row in runlog.read(folder).cells["plain", 0].rounds]
+
+    assert weights("honest", None) == [dict.fromkeys(range(4), 0.25)] * 2
+    assert weights("lied", tamper) == [dict.fromkeys(range(3), 1 / 3)] * 2
 
 
 def test_an_extra_metric_or_a_nan_loss_does_not_drop_a_good_update(tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fedsec.errors import RunError
-from fedsec.reports import runlog
+from fedsec.privacy.ledger import Line, Try
+from fedsec.reports import kept, runlog
 from fedsec.reports.record import Dropped
 from fedsec.reports.runlog import EVENTS, RunLog
 from fedsec.types import Score
@@ -178,6 +180,61 @@ def test_nothing_there_and_nothing_started_are_told_apart(tmp_path: Path) -> Non
     RunLog(tmp_path).run_end("failed", "no data", wall_seconds=0.1)
     with pytest.raises(RunError, match="no 'run' event"):
         runlog.read(tmp_path)
+
+
+CLIENT = Line("client", 1.23456789, delta=1e-5)
+
+
+def tried(log: RunLog, digest: str, rounds: int, *, end: bool, earlier: Sequence[Try] = ()) -> None:
+    log.cell_start("vanilla", 0, digest, spends=Try((CLIENT,), (9, 8)), earlier=earlier)
+    for number in range(1, rounds + 1):
+        one_round(log, number)
+    if end:
+        log.cell_end("vanilla", 0, digest, 1.0)
+
+
+def test_what_left_in_a_try_is_not_superseded_by_the_next(tmp_path: Path) -> None:
+    """Each round asks partitions 0 (answers) and 2 (is dropped); what did not finish may have sent a round more."""
+    log = RunLog(tmp_path)
+    start(log, SMALL)
+    tried(log, "d1", 3, end=False)
+    first = runlog.read(tmp_path).cells["vanilla", 0].tries
+    assert first == (Try((CLIENT,), (9, 8), 4),)
+    tried(log, "d2", 2, end=True, earlier=first)
+    second = runlog.read(tmp_path).cells["vanilla", 0].tries
+    assert second == (*first, Try((CLIENT,), (9, 8), 2))
+
+
+def test_a_log_that_does_not_say_what_was_spent_is_not_taken_to_have_noised(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    one_round(log, 1)
+    log.cell_start("vanilla", 0, "d2")
+    one_round(log, 1)
+    log.cell_end("vanilla", 0, "d2", 1.0)
+    assert runlog.read(tmp_path).cells["vanilla", 0].tries == (Try(rounds=2), Try(rounds=1))
+
+
+def test_a_round_asked_whoever_answered_or_was_dropped_for_it(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.round(
+        "vanilla", 0, 1, losses={3: math.nan}, last={}, d_losses={}, weights={}, seconds=0.1,
+        dropped=[Dropped(2, "vienna", "no reply"), Dropped(-1, "", "reply from a node that was not asked")],
+    )  # fmt: skip
+    assert runlog.read(tmp_path).cells["vanilla", 0].rounds[0].asked == {2, 3}
+
+
+def test_a_kept_cell_file_says_what_earlier_tries_spent_to_the_digit(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "run")
+    start(log, SMALL)
+    tried(log, "d1", 3, end=False)
+    before = runlog.read(tmp_path / "run").cells["vanilla", 0].tries
+    tried(log, "d2", 2, end=True, earlier=before)
+    kept.keep(tmp_path / "run", tmp_path / "cells", ("vanilla", 0))
+    start(RunLog(tmp_path / "other"), SMALL)
+    assert kept.recall(tmp_path / "other", tmp_path / "cells", {("vanilla", 0): "d2"}) == [("vanilla", 0)]
+    found = runlog.read(tmp_path / "other").cells["vanilla", 0].tries
+    assert found == runlog.read(tmp_path / "run").cells["vanilla", 0].tries
+    assert found[0].lines[0].multiplier == 1.23456789
 
 
 def test_threads_share_one_log(tmp_path: Path) -> None:
