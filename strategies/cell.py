@@ -67,7 +67,7 @@ def run_cell(
     config = affordable(config, plan.images)
     task = TASKS[config.train.task]
     initial = task.initial(plan, config, seed)
-    log.cell_start(arm, seed, plan.digests[arm, seed])
+    log.cell_start(arm, seed, plan.digests[arm, seed], rule=plan.rule((arm, seed)))
     strategy = task.strategy(Brief(config, arm, seed, lane, initial, log, plan.dataset, plan.secret(seed)))
     observer = task.observer(plan, config, strategy, panel, log)
     strategy.start(

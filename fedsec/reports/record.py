@@ -109,7 +109,8 @@ class LeakRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one seed since its last start. ``finished``: the start's digest came back in a cell-end."""
+    """One arm with one seed since its last start. ``finished``: the start's digest came back in a cell-end.
+    ``rule``: the digest of its detection rule; '' where it has none, or was made before there were digests."""
 
     arm: str
     seed: int
@@ -120,6 +121,7 @@ class Cell:
     leaks: tuple[LeakRow, ...] = ()
     finished: bool = False
     seconds: float = float("nan")
+    rule: str = ""
 
     def final(self) -> dict[str, LoggedScore]:
         """Final scores by name; the last one written wins."""
@@ -194,7 +196,7 @@ def advance(cells: dict[CellKey, Cell], event: Event) -> None:
     key = (str(event["arm"]), int(event["seed"]))
     kind = event["event"]
     if kind == "cell-start":
-        cells[key] = Cell(*key, digest=str(event["digest"]))
+        cells[key] = Cell(*key, digest=str(event["digest"]), rule=str(event.get("rule", "")))
         return
     cell = cells[key]
     if kind == "round":

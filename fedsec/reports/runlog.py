@@ -85,9 +85,10 @@ class RunLog:
         if end is not None:
             self.run_end(end.status, end.reason, wall_seconds=end.wall_seconds)
 
-    def cell_start(self, arm: str, seed: int, digest: str) -> None:
-        """A later start of the same cell supersedes everything before it."""
-        self._append({"event": "cell-start", "arm": arm, "seed": seed, "digest": digest, "time": _now()})
+    def cell_start(self, arm: str, seed: int, digest: str, *, rule: str = "") -> None:
+        """A later start of the same cell supersedes everything before it. ``rule``: the detection rule's digest."""
+        named = {"rule": rule} if rule else {}
+        self._append({"event": "cell-start", "arm": arm, "seed": seed, "digest": digest, "time": _now()} | named)
 
     def round(
         self,
