@@ -38,7 +38,7 @@ def rule_digest(rule: str, read: Read = source) -> str:
         if module not in modules:
             modules[module] = ast.parse(read(module)).body
             waiting += _imported(modules[module])
-    text = "\n".join(f"{name}: {_told(statement)}" for name in sorted(modules) for statement in modules[name])
+    text = "\n".join(f"{name}: {_told(modules[name])}" for name in sorted(modules))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
