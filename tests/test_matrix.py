@@ -133,13 +133,13 @@ def test_the_matrix_that_comes_with_fedsec_is_one() -> None:
         read = read_matrix(ROOT / "experiments" / "matrix.toml", profile, [])
         assert "none" in read.attacks
     assert len(read_matrix(ROOT / "experiments" / "matrix.toml", "", []).attacks) > 8
-    assert "discriminator-only" in read_matrix(ROOT / "experiments" / "shared.toml", "", []).attacks
+    assert "discriminator-only" in read_matrix(ROOT / "experiments" / "matrix-shared.toml", "", []).attacks
 
 
 def test_the_adaptive_profile_has_every_attacker_that_knows_a_rule_and_splits_with_more_attackers() -> None:
     adaptive = read_matrix(ROOT / "experiments" / "matrix.toml", "adaptive", [])
     updates = {str(flat.get("attack.update")) for flat in adaptive.attacks.values()}
-    assert {*KNOWING} - updates == {"discriminator-only"}, "experiments/shared.toml has it"
+    assert {*KNOWING} - updates == {"discriminator-only"}, "experiments/matrix-shared.toml has it"
     guilty = {split: len(adaptive.config(split).arm("patch+fed-avg").malicious) for split in adaptive.splits}
     assert guilty == {"iid": 1, "site": 1, "dirichlet-0.3": 1, "clients-10": 2, "clients-30": 7}
 
