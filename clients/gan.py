@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from flwr.client import NumPyClient
 from flwr.common.typing import NDArrays, Scalar
 
 from fedsec.config import RunConfig
+from fedsec.images import mirrored
 from fedsec.models.learner import new_learner
 from fedsec.privacy.noise import client_side
 from fedsec.seeds import address_seed, stream
@@ -44,10 +44,7 @@ class GanClient(NumPyClient):
         """The images this client trains on; with DP-SGD each once, since a mirrored copy would count twice."""
         if not self.config.gan.mirror or self.config.privacy.images:
             return self.own
-        return Rows(
-            np.concatenate([self.own.pixels, self.own.pixels[:, :, ::-1]]),
-            np.concatenate([self.own.labels, self.own.labels]),
-        )
+        return mirrored(self.own)
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         """One round. ``parameters``: the shared tensors in the learner's order; ``config["round"]``: from 1.

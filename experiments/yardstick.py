@@ -25,6 +25,7 @@ from fedsec.models.training import spec
 from fedsec.reports import runlog
 from fedsec.runs import CONFIG, Plan, plan_run
 from fedsec.types import Images
+from strategies.versions import rules
 
 
 def drawn(plan: Plan, arm: str, seed: int) -> Images:
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--reference", default="vanilla", help="arm the ratios refer to")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    plan = plan_run(read_experiment(options.run / CONFIG, "", [f"run.out={options.run.parent}"]))
+    plan = plan_run(read_experiment(options.run / CONFIG, "", [f"run.out={options.run.parent}"]), rules=rules())
     done = runlog.finished_cells(options.run)
     cells = [c for c in plan.cells if c in done and (options.run / f"generator-{c[0]}-{c[1]}.safetensors").exists()]
     found = distances(plan, cells, options.extractors, options.networks)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from fedsec.sections import Attack, Classifier, Cut, Defence, Gan, Leakage, Pgsl, Privacy, Train
+from fedsec.malice import Attack
+from fedsec.sections import Classifier, Cut, Defence, Gan, Leakage, Pgsl, Privacy, Train
 
 if TYPE_CHECKING:
     from fedsec.config import RunConfig
@@ -40,6 +41,9 @@ AUDITS = (
 SPLIT_AUDITS = ("white-box", "adaptive", "adaptive-joint", "decoder", "unsplit")
 """The same of ``train.task`` = 'split-learning' (``fedsec.probes.split.ATTACKS`` that need no gradient)."""
 
+KNOWING = ("latent-conditional", "discriminator-only", "below-the-bar")
+"""What ``attack.update`` can name that knows the rule (``fedsec.attacks.knowing``; a test holds the two together)."""
+
 SPLIT: dict[str, Any] = {"cut": Cut(), "pgsl": Pgsl()}
 """The sections that split learning alone reads."""
 
@@ -68,11 +72,42 @@ def cross_checks(config: RunConfig) -> list[str]:
         mistakes.append(
             f"defence.bound = {config.defence.bound}: {config.defence.name!r} weighs no clients; leave it out"
         )
+    if config.defence.name == "fed-inspect" and config.gan.share == "both":
+        mistakes.append(
+            "gan.share = 'both': fed-inspect looks at generators alone and would average discriminators that nobody "
+            "inspected; set gan.share = 'generator', or take another defence"
+        )
     if config.defence.inspects == "odd" and not config.gan.mirror:
         mistakes.append("defence.inspects = 'odd' needs gan.mirror: without it honest clients are not symmetric either")
     if not config.run.name or any(c in config.run.name for c in "/\\:\0") or config.run.name.startswith("."):
         mistakes.append(f"run.name = {config.run.name!r}: must be a plain folder name")
-    return mistakes + _TASKS[config.train.task](config)
+    return mistakes + _attack_checks(config) + _TASKS[config.train.task](config)
+
+
+def _attack_checks(config: RunConfig) -> list[str]:
+    """When attackers attack, and what those that know a rule need."""
+    attack, rounds, share = config.attack, config.train.rounds, config.gan.share
+    mistakes = []
+    if attack.active and attack.first(rounds) > min(attack.stop or rounds, rounds):
+        mistakes.append(
+            f"attack.start = {attack.start}: nobody would ever attack in {rounds} rounds with attack.stop = "
+            f"{attack.stop}; start earlier"
+        )
+    if attack.update == "discriminator-only" and share != "both":
+        mistakes.append(
+            f"attack.update = 'discriminator-only': with gan.share = {share!r} no discriminator is sent; set gan.share "
+            "= 'both', or take another attack"
+        )
+    if attack.update == "latent-conditional" and config.gan.family != "dcgan":
+        mistakes.append(
+            f"attack.update = 'latent-conditional': trains a DCGAN, gan.family is {config.gan.family!r}; take another"
+        )
+    if attack.update in KNOWING and config.train.task != "gan":
+        mistakes.append(
+            f"attack.update = {attack.update!r}: knows rules about generators, train.task = {config.train.task!r} has "
+            "none; take another"
+        )
+    return mistakes
 
 
 def _list_checks(config: RunConfig) -> list[str]:
@@ -195,7 +230,7 @@ def _unread(config: RunConfig, sections: dict[str, Any], *, by: str = "", but: t
     """Keys that were set and that this task (or the setting ``by``) never reads; it reads those named in ``but``."""
     reader = by or f"train.task = {config.train.task!r}"
     return [
-        f"{name}.{item.name.replace('_', '-')}: {reader} does not read it; leave it out"
+        f"{name}.{item.name.rstrip('_').replace('_', '-')}: {reader} does not read it; leave it out"
         for name, usual in sections.items()
         for item in fields(usual)
         if getattr(getattr(config, name), item.name) != item.default and item.name not in but

@@ -20,6 +20,7 @@ from fedsec.config import RunConfig, meanings
 from fedsec.errors import ConfigError, FedsecError, all_at_once
 from fedsec.experiment import absolute, parse_settings, read_experiment
 from fedsec.runs import CLIENTS, CONFIG, Plan, plan_run, with_clients, write_config
+from strategies.versions import rules
 
 OUT = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 RESCORING = {"measure.fid-weights", "data.source", "data.cache", "speed.device"}
@@ -122,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
     from fedsec.progress import RunProgress
 
     config = with_clients(read_experiment(options.file, options.profile, options.settings), CLIENTS)
-    plan = plan_run(config, progress=OUT.is_terminal)
+    plan = plan_run(config, rules=rules(), progress=OUT.is_terminal)
     todo = plan.todo
     _announce(plan, todo)
     if options.dry_run:
@@ -184,7 +185,8 @@ def _rescore(options: argparse.Namespace) -> int:
     fixed = sorted(set(settings) - RESCORING)
     allowed = ", ".join(sorted(RESCORING))
     all_at_once(ConfigError, f"what a finished run was made with stays; only {allowed} may differ now", fixed)
-    cells = rescore(plan_run(read_experiment(options.folder / CONFIG, "", [*options.settings, *moved])))
+    config = read_experiment(options.folder / CONFIG, "", [*options.settings, *moved])
+    cells = rescore(plan_run(config, rules=rules()))
     OUT.print(f"{len(cells)} cells scored again", highlight=False)
     return _draw(options.folder)
 

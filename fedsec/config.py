@@ -15,8 +15,8 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from fedsec.checks import FIRST_STEPS, cross_checks, integers
 from fedsec.errors import ConfigError, all_at_once
+from fedsec.malice import Attack
 from fedsec.sections import (
-    Attack,
     Classifier,
     Cut,
     Data,
@@ -51,18 +51,19 @@ __all__ = [
     "Speed",
     "Split",
     "Train",
+    "key_of",
     "meanings",
 ]
 
-INSPECTION = 2
-"""Raised when fed-inspect computes something else: cells of before are not taken for its."""
+NUMBERED = "2"
+"""The version of fed-inspect in the digests of cells made before a rule's version was a digest of its code."""
 REDUCER_KEYS = ("defence.byzantine", "defence.mixing")
 DETECTION_KEYS = ("defence.decay", "defence.warmup", "defence.false-flags", "defence.bound")
 DEFENCE_KEYS: dict[str, tuple[str, ...]] = {
     "fed-avg": ("defence.bound",),
     "oracle": (),
     "fed-detect": (*DETECTION_KEYS, "defence.rule", "defence.reported"),
-    "fed-inspect": (*DETECTION_KEYS, "defence.inspects"),
+    "fed-inspect": (*DETECTION_KEYS, "defence.inspects", "defence.latents"),
     "fltrust": (*REDUCER_KEYS, "defence.root"),
     "dp-fixed": (),
     "dp-adaptive": (),
@@ -141,20 +142,23 @@ class RunConfig:
         all_at_once(ConfigError, f"arm {name!r} cannot be used", mistakes)
         return config
 
-    def digest(self, *, seed: int, data: str) -> str:
+    def digest(self, *, seed: int, data: str, rule: str = "") -> str:
         """Names one cell: everything that can change its numbers, nothing that cannot.
 
-        Keys at their default are left out, so that a key added later leaves finished cells as they are; who changes a
-        default, or what one means, raises the version that ``data`` holds.
+        ``rule``: the digest of the detection rule (``strategies.versions``) where ``reads_losses``; '' names a cell
+        made before rules had one. Keys at their default are left out, so that a key added later leaves finished cells
+        as they are; who changes a default, or what one means, raises the version that ``data`` holds.
         """
         defaults = RunConfig().to_flat()
         kept = {k: v for k, v in self.to_flat().items() if k.split(".")[0] not in ("speed", "run") and v != defaults[k]}
         for key in ("data.source", "data.cache", "data.quarantine"):
             kept.pop(key, None)
         kept["defence.reported"] = self.defence.reads
-        kept["defence.inspects"] = f"{self.defence.inspects} {INSPECTION}"
+        kept["defence.inspects"] = self.defence.inspects if rule else f"{self.defence.inspects} {NUMBERED}"
         used = {"defence.name", *DEFENCE_KEYS.get(self.defence.name, REDUCER_KEYS)}
         kept = {k: v for k, v in kept.items() if k in used or not k.startswith("defence.")}
+        if rule and self.defence.reads_losses:
+            kept["rule"] = rule
         text = json.dumps([kept, seed, data], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -182,7 +186,8 @@ def _parse(flat: Mapping[str, Any]) -> tuple[RunConfig, list[str]]:
 
 
 def key_of(section: str, name: str) -> str:
-    return f"{section}.{name.replace('_', '-')}"
+    """The key of a field: ``test_fraction`` is 'test-fraction', ``class_`` 'class'."""
+    return f"{section}.{name.rstrip('_').replace('_', '-')}"
 
 
 def meanings() -> list[tuple[str, Scalar, str, str]]:

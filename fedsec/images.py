@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedsec.types import Images, Pixels
+from fedsec.types import Images, Pixels, Rows
 
 
 def to_images(pixels: Pixels) -> Images:
@@ -20,6 +20,14 @@ def to_pixels(images: Images) -> Pixels:
     assert np.isfinite(images).all(), "images hold a non-finite value"
     scaled = np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(scaled.transpose(0, 2, 3, 1))
+
+
+def mirrored(rows: Rows) -> Rows:
+    """Each image and its mirror image, left and right exchanged: twice as many rows."""
+    return Rows(
+        np.concatenate([rows.pixels, rows.pixels[:, :, ::-1]]),
+        np.concatenate([rows.labels, rows.labels]),
+    )
 
 
 def grid(pixels: Pixels, columns: int, gap: int = 1) -> Pixels:

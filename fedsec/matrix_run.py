@@ -18,7 +18,8 @@ from fedsec.reports.heat import write_matrix
 from fedsec.reports.record import CellKey
 from fedsec.reports.standings import CLEAN, ORACLE, Standings
 from fedsec.reports.tail import Tail
-from fedsec.runs import CLIENTS, Plan, open_run, plan_run, with_clients, write_config
+from fedsec.runs import CLIENTS, Plan, log_run, plan_run, with_clients, write_config
+from strategies.versions import rules
 
 Announce = Callable[[Plan, list[CellKey]], None]
 
@@ -39,7 +40,8 @@ def run_matrix(matrix: Matrix, cells: Path, console: Console, *, announce: Annou
 def _run_split(
     matrix: Matrix, split: str, cells: Path, console: Console, announce: Announce, dry: bool, worst: tuple[str, ...]
 ) -> None:
-    plan = plan_run(with_clients(matrix.config(split, worst), CLIENTS), progress=console.is_terminal)
+    config = with_clients(matrix.config(split, worst), CLIENTS)
+    plan = plan_run(config, rules=rules(), progress=console.is_terminal)
     kept.recall(plan.folder, cells, plan.digests)
     todo = plan.todo
     announce(plan, todo)
@@ -79,12 +81,17 @@ class Keeper:
 
 
 def standings(matrix: Matrix, split: str, cells: Path) -> Standings:
-    """What the cell files of one split say, whatever run made them and with however many seeds each."""
+    """What the cell files of one split say, whatever run made them and with however many seeds each.
+
+    A cell of an earlier detection rule is read as what it was made with; a run would make it again.
+    """
     seeds = ",".join(dict.fromkeys(f"{matrix.base['run.seeds']},{matrix.again.seeds}".strip(",").split(",")))
     with TemporaryDirectory() as folder:
         base = {**matrix.base, "run.out": folder, "run.seeds": seeds}
         config = replace(matrix, base=base, again=Again()).config(split)
-        plan = open_run(with_clients(config, CLIENTS))
+        plan = plan_run(with_clients(config, CLIENTS), rules=rules())
+        plan = replace(plan, earlier=kept.rules(cells / split, plan.cells))
+        log_run(plan)
         kept.recall(plan.folder, cells / split, plan.digests)
         record = runlog.read(plan.folder)
     return Standings(record, tuple(matrix.attacks), (*matrix.defences, ORACLE), matrix.pairs)

@@ -7,8 +7,8 @@ import os
 import platform
 import secrets
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,12 +69,18 @@ class Census:
 
 @dataclass(frozen=True)
 class Plan:
-    """One experiment in its folder: the data, who holds how much of it, and the cells that are not finished yet."""
+    """One experiment in its folder: the data, who holds how much of it, and the cells that are not finished yet.
+
+    ``rules``: the digest of each detection rule (``strategies.versions.rules``), by ``defence.name``; ``earlier``: that
+    of cells which are read as what they were made with, in place of today's.
+    """
 
     config: RunConfig
     folder: Path
     dataset: Dataset
     census: Census
+    rules: Mapping[str, str]
+    earlier: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     @property
     def clients(self) -> int:
@@ -104,7 +110,14 @@ class Plan:
     @cached_property
     def digests(self) -> dict[tuple[str, int], str]:
         told = f" {self.census}" if self.census.told_by else ""
-        return {cell: cell_digest(self.config, *cell, data=self.dataset.digest + told) for cell in self.cells}
+        return {
+            cell: cell_digest(self.config, *cell, data=self.dataset.digest + told, rule=self.rule(cell))
+            for cell in self.cells
+        }
+
+    def rule(self, cell: tuple[str, int]) -> str:
+        """The digest of the detection rule of one cell; '' where there is none, or it was made before there was one."""
+        return self.earlier.get(cell, self.rules.get(self.config.arm(cell[0]).defence.name, ""))
 
     @property
     def todo(self) -> list[tuple[str, int]]:
@@ -113,8 +126,8 @@ class Plan:
         return [cell for cell in self.cells if done.get(cell) != self.digests[cell]]
 
 
-def cell_digest(config: RunConfig, arm: str, seed: int, *, data: str) -> str:
-    return config.arm(arm).digest(seed=seed, data=f"{data} fedsec {__version__}")
+def cell_digest(config: RunConfig, arm: str, seed: int, *, data: str, rule: str) -> str:
+    return config.arm(arm).digest(seed=seed, data=f"{data} fedsec {__version__}", rule=rule)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -126,28 +139,37 @@ def with_clients(config: RunConfig, nodes: int) -> RunConfig:
     return replace(config, split=replace(config.split, clients=nodes)) if config.split.clients == 0 else config
 
 
-def plan_run(config: RunConfig, *, progress: bool = False, sites: Sequence[SiteReport] = ()) -> Plan:
+def plan_run(
+    config: RunConfig, *, rules: Mapping[str, str], progress: bool = False, sites: Sequence[SiteReport] = ()
+) -> Plan:
     """Load the data, cut it into partitions, and check everything that can be checked before any training.
 
-    ``sites``: the real sites' reports; there is then nothing to cut, and the data is what the server scores on.
+    ``rules``: of a Plan. ``sites``: the real sites' reports; there is then nothing to cut, and the data is what the
+    server scores on.
     """
     dataset = load(config.data, progress=progress)
     if sites:
         census = Census.of_sites(dataset, sites)
     else:
         census = Census.of_parts(dataset, partition(dataset, config.split, seed=config.data.seed))
-    _check_malicious(config, len(census.labels))
+    _check_malicious(config, len(census.labels), len(dataset.class_names))
     _check_protections(config)
     if config.measure.fid_weights:
         _measured_by(config)
-    return Plan(config, run_folder(config), dataset, census)
+    return Plan(config, run_folder(config), dataset, census, rules)
 
 
-def open_run(config: RunConfig, *, sites: Sequence[SiteReport] = ()) -> Plan:
+def open_run(config: RunConfig, *, rules: Mapping[str, str], sites: Sequence[SiteReport] = ()) -> Plan:
     """Write ``config.toml`` first, then plan and log the ``run`` event. Safe to repeat: a resumed run logs it again."""
     write_config(config, run_folder(config))
-    plan = plan_run(config, sites=sites)
-    dataset, census = plan.dataset, plan.census
+    plan = plan_run(config, rules=rules, sites=sites)
+    log_run(plan)
+    return plan
+
+
+def log_run(plan: Plan) -> None:
+    """The ``run`` event: what is run, on what, and the digest each cell must have."""
+    config, dataset, census = plan.config, plan.dataset, plan.census
     note = f"{dataset.source} is the server's own data for scoring; the sites trained on theirs"
     runlog.RunLog(plan.folder).run(
         config=_without_places(config),
@@ -170,7 +192,6 @@ def open_run(config: RunConfig, *, sites: Sequence[SiteReport] = ()) -> Plan:
         notes=[note] if census.told_by else [],
         digests=plan.digests,
     )
-    return plan
 
 
 def _without_places(config: RunConfig) -> Flat:
@@ -186,11 +207,16 @@ def _measured_by(config: RunConfig) -> str:
     return "fid" if find_fid_weights(config.measure.fid_weights) else "frechet-domain"
 
 
-def _check_malicious(config: RunConfig, clients: int) -> None:
+def _check_malicious(config: RunConfig, clients: int, classes: int) -> None:
     for arm in config.arms:
-        beyond = [p for p in config.arm(arm).malicious if p >= clients]
+        its = config.arm(arm)
+        beyond = [p for p in its.malicious if p >= clients]
         if beyond:
             raise RunError(f"arm {arm!r}: malicious partitions {beyond}, but the split gives {clients} clients from 0")
+        if its.attack.class_ >= classes:
+            raise RunError(
+                f"arm {arm!r}: attack.class = {its.attack.class_}, but the data has {classes} classes from 0"
+            )
 
 
 def _check_protections(config: RunConfig) -> None:

@@ -131,50 +131,6 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Attack:
-    """What the malicious clients do with their images (``name``), their updates and their reports."""
-
-    name: Literal[
-        "none",
-        "patch",
-        "blended",
-        "warp",
-        "frequency",
-        "stain",
-        "distributed",
-        "label-flip",
-        "noise-images",
-        "out-of-distribution",
-    ] = setting("none", meaning="what the malicious clients do to the images they train on")
-    update: Literal[
-        "none", "scale", "sign-flip", "gaussian", "alie", "ipm", "min-max", "min-sum", "mimic", "free-rider"
-    ] = setting("none", meaning="what they send in place of the update their training gave")
-    report: Literal["honest", "median", "last-global", "small"] = setting(
-        "honest", meaning="the losses they report: their own, the median of this or the last round, or a small one"
-    )
-    malicious: str = setting("0", meaning="partitions of the malicious clients, e.g. '0' or '0,3'")
-    trigger: Literal["smooth", "solid", "noise"] = setting(
-        "smooth", meaning="texture of the patch or of what is blended in"
-    )
-    size: int = setting(4, at_least(1), meaning="side of the patch in pixels")
-    position: Literal["bottom-right", "bottom-left", "top-right", "top-left", "centre"] = setting(
-        "bottom-right", meaning="where the patch sits, one pixel off the border"
-    )
-    blend: float = setting(
-        0.0,
-        between(0, 20),
-        meaning="strength of the trigger: mixing, amplitude mixing (frequency), half pixels (warp); 0 = the source's",
-    )
-    fraction: float = setting(1.0, between(0.01, 1), meaning="share of the malicious client's images")
-    strength: float = setting(0.0, at_least(0), meaning="factor of the update attack; 0 = its source's")
-
-    @property
-    def active(self) -> bool:
-        """Whether anybody attacks at all."""
-        return (self.name, self.update, self.report) != ("none", "none", "honest")
-
-
-@dataclass(frozen=True)
 class Defence:
     name: Literal[
         "fed-avg",
@@ -199,6 +155,9 @@ class Defence:
         "auto", meaning="generator loss read: first 3 steps, all, last, or the drop first to all; auto: by rule"
     )
     inspects: Literal["all", "whole", "sharp", "odd"] = setting("all", meaning="fed-inspect: part of draws looked at")
+    latents: Literal["secret", "public"] = setting(
+        "secret", meaning="fed-inspect: latents from the server's secret, or from the run's seed, which clients know"
+    )
     decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
     warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")
     false_flags: float = setting(0.01, between(1e-4, 0.2), meaning="calibrated: false-flag rate a client-round")

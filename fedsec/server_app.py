@@ -17,6 +17,7 @@ from fedsec.config import RunConfig
 from fedsec.records import Enrolled
 from fedsec.reports import runlog
 from fedsec.runs import Plan, open_run, run_folder, with_clients
+from strategies.versions import rules
 
 app = ServerApp()
 WAIT_FOR_NODES = 120.0
@@ -37,7 +38,7 @@ def run_experiment(grid: Grid, config: RunConfig, *, wait: float = WAIT_FOR_NODE
     Thread(target=_import_ahead, daemon=True).start()
     try:
         present = records.roll_call(grid, least=max(1, config.split.clients), wait=wait)
-        plan = open_run(with_clients(config, len(present.nodes)), sites=present.reports)
+        plan = open_run(with_clients(config, len(present.nodes)), rules=rules(), sites=present.reports)
         _run_cells(grid, plan, present.lanes(plan.clients)[: config.speed.arms_at_once], log)
     except BaseException as error:
         log.run_end("failed", records.plain_text(f"{type(error).__name__}: {error}"), wall_seconds=_since(started))

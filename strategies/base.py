@@ -23,8 +23,10 @@ from fedsec.seeds import stream
 from fedsec.types import Arrays, Dataset, Fit, Vector
 from fedsec.weights import Layout, Updates
 from strategies.adversary import Adversary
+from strategies.draws import Inspector
 from strategies.geometry import weighted_sum, within
 from strategies.reducers import mean
+from strategies.rehearsal import Rehearsal
 
 MOST_UNHEARD = 3
 """Rounds on end without one usable reply after which a cell is given up."""
@@ -96,6 +98,8 @@ class RoundStrategy(TrainOnly):
     """Rounds that left the model as it was because too few answered for what is promised."""
     releases_always = False
     """Whether a round that nobody answered changes the model all the same."""
+    inspector: Inspector | None = None
+    """What draws from uploaded generators, where the rule looks at draws."""
 
     def __init__(self, brief: Brief) -> None:
         self.config, self.arm, self.seed, self.log = brief.config, brief.arm, brief.seed, brief.log
@@ -107,7 +111,9 @@ class RoundStrategy(TrainOnly):
         self.current = self.layout.vector(brief.initial)
         self.previous = np.zeros_like(self.current)
         self.average = self.current.copy()
-        self.adversary = Adversary(brief.config, self.layout, seed=brief.seed)
+        self.adversary = Adversary(
+            brief.config, self.layout, seed=brief.seed, rehearse=lambda: Rehearsal(brief, self.layout, type(self))
+        )
         self.origin, self.heard = self.current, list[Fit]()
         self.history: list[Weighing] = []
         self.unheard = 0

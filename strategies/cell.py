@@ -80,7 +80,8 @@ def run_cell(
     task = TASKS[config.train.task]
     initial = task.initial(plan, config, seed)
     spends = Try(lines_of(config, plan.images), tuple(plan.images))
-    log.cell_start(arm, seed, plan.digests[arm, seed], spends=spends, earlier=earlier)
+    rule = plan.rule((arm, seed))
+    log.cell_start(arm, seed, plan.digests[arm, seed], spends=spends, earlier=earlier, rule=rule)
     secret = plan.secret(seed)
     strategy = task.strategy(Brief(config, arm, seed, lane, initial, log, plan.dataset, secret, plan.images, earlier))
     observer = task.observer(plan, config, strategy, panel, log)

@@ -10,26 +10,20 @@ import numpy as np
 
 from fedsec.config import Defence, RunConfig
 from fedsec.errors import RobustnessError, all_at_once
-from fedsec.models.sampling import sample
 from fedsec.privacy.noise import ClipState, adaptive, count_noise, expected, fixed
 from fedsec.records import Enrolled
-from fedsec.seeds import address_seed, stream
+from fedsec.seeds import stream
 from fedsec.types import Fit, Images, Vector
-from fedsec.weights import Updates, generator_arrays
+from fedsec.weights import Updates
 from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Standing, judge, rule_of
+from strategies.draws import Inspector, public_latents, secret_latents
 from strategies.evidence import READINGS, violation
 from strategies.inspection import WINDOW, class_means, median_client, outstanding, parts, peak
 from strategies.mixing import BUCKET, MIXINGS, mixed
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
-
-INSPECTED = 16
-"""Images of each class that fed-inspect draws from each uploaded generator, on latents of the round's own; 64 give the
-same peaks to two digits, since all clients draw on the same latents."""
-INSPECTING_STEPS = 8
-"""Denoising steps it takes for that: mean images need no fine ones."""
 
 
 class FedAvg(RoundStrategy):
@@ -63,18 +57,16 @@ class FedDetect(RoundStrategy):
 class FedInspect(FedDetect):
     """Weights decay for clients whose generators draw something that the others' do not (``strategies.inspection``).
 
-    Losses count only as violations, when they are not finite or absurd: a client that lies about them gains nothing.
-    Track record and decay are those of the calibrated FedDetect.
+    It draws on latents that no client can know (``strategies.draws``), and looks at generators alone: a configuration
+    that averages discriminators too is refused. Losses count only as violations, when they are not finite or absurd: a
+    client that lies about them gains nothing. Track record and decay are those of the calibrated FedDetect.
     """
 
     def __init__(self, brief: Brief) -> None:
         super().__init__(brief)
         defence, data = brief.config.defence, brief.dataset
-        gan = brief.config.gan
-        self.quick = replace(brief.config, gan=replace(gan, denoising=min(gan.denoising, INSPECTING_STEPS)))
-        self.channels, self.classes = data.channels, len(data.class_names)
-        self.labels = np.arange(INSPECTED * self.classes) % self.classes
-        self.parts = parts(defence.inspects, mirrored=gan.mirror)
+        self.inspector: Inspector = Inspector(brief.config, channels=data.channels, classes=len(data.class_names))
+        self.parts = parts(defence.inspects, mirrored=brief.config.gan.mirror)
         self.seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
@@ -87,12 +79,13 @@ class FedInspect(FedDetect):
     def _evidence(self, number: int, fits: Sequence[Fit]) -> dict[int, float]:
         """By partition, ``outstanding`` of this round; nothing of a client whose generator draws no finite images:
         they would leave nobody a median."""
-        seed = address_seed(self.seed, "inspect", number)
+        public = self.config.defence.latents == "public"
+        seed = public_latents(self.seed, number) if public else secret_latents(self.secret, number)
         every = {fit.partition: self._draw(fit, seed) for fit in fits}
         drawn = {partition: images for partition, images in every.items() if np.isfinite(images).all()}
         if not drawn:
             return {}
-        means = class_means(list(drawn.values()), self.labels)
+        means = class_means(list(drawn.values()), self.inspector.labels)
         median = median_client(means)[0]
         for partition, mean in zip(drawn, means, strict=True):
             self.seen[partition] = [*self.seen.get(partition, []), (mean, median)][-WINDOW:]
@@ -101,8 +94,7 @@ class FedInspect(FedDetect):
         return dict(zip(drawn, map(float, outstanding(peaks)), strict=True))
 
     def _draw(self, fit: Fit, seed: int) -> Images:
-        arrays = generator_arrays(fit.arrays)
-        return sample(self.quick, arrays, self.labels, channels=self.channels, classes=self.classes, seed=seed)
+        return self.inspector.draw(fit.arrays, seed)
 
 
 class Oracle(RoundStrategy):

@@ -30,21 +30,21 @@ def test_pyproject_holds_every_key_with_the_same_default() -> None:
     assert flatten(table["tool"]["flwr"]["app"]["config"]) == {key: default for key, default, _, _ in meanings()}
 
 
-def test_what_fed_inspect_looks_at_and_its_version_name_its_cells_and_nobody_elses(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def digests(**plain: str) -> list[str]:
+def test_what_fed_inspect_looks_at_and_its_rule_name_its_cells_and_nobody_elses() -> None:
+    def digests(defence: str, rule: str) -> list[str]:
         return [
-            RunConfig.from_flat({**plain, "defence.inspects": inspects}).digest(seed=0, data="x")
+            RunConfig.from_flat({"defence.name": defence, "defence.inspects": inspects}).digest(
+                seed=0, data="x", rule=rule
+            )
             for inspects in ("all", "sharp", "whole")
         ]
 
-    now, others = digests(**{"defence.name": "fed-inspect"}), digests()
-    assert len(set(now)) == 3
-    assert len(set(others)) == 1, "nobody else reads it"
-    monkeypatch.setattr("fedsec.config.INSPECTION", 1)
-    assert not set(digests(**{"defence.name": "fed-inspect"})) & set(now)
-    assert digests() == others
+    named = [digests("fed-inspect", rule) for rule in ("", "1", "2")]
+    assert len({digest for one in named for digest in one}) == 9
+    assert len(set(digests("fed-avg", "")) | set(digests("fed-avg", "1"))) == 1, "nobody else reads it"
+    detect = [digests("fed-detect", rule) for rule in ("", "1", "2")]
+    assert [len(set(one)) for one in detect] == [1, 1, 1], "FedDetect draws nothing"
+    assert len({one[0] for one in detect}) == 3
 
 
 def test_all_mistakes_come_at_once() -> None:
@@ -80,6 +80,23 @@ def test_all_mistakes_come_at_once() -> None:
         ({"defence.name": "dp-fixed", "gan.statistics": "shared"}, "variance negative"),
         ({"defence.name": "dp-adaptive", "privacy.noised-by": "clients"}, "take dp-fixed"),
         ({"gan.family": "diffusion", "gan.share": "both"}, "has no discriminator"),
+        (
+            {"defence.name": "fed-inspect", "gan.share": "both"},
+            "gan.share = 'both': fed-inspect .* nobody inspected; set",
+        ),
+        ({"attack.update": "discriminator-only"}, "no discriminator is sent; set"),
+        (
+            {"attack.update": "below-the-bar", "train.task": "classifier"},
+            "attack.update = 'below-the-bar': knows rules about generators",
+        ),
+        (
+            {"attack.update": "latent-conditional", "gan.family": "diffusion", "train.beta1": 0.9},
+            "trains a DCGAN, gan.family is 'diffusion'",
+        ),
+        ({"attack.name": "patch", "attack.start": 101}, "attack.start = 101: nobody would ever attack in 100 rounds"),
+        ({"attack.name": "patch", "attack.start": 9, "attack.stop": 8}, "attack.stop = 8; start earlier"),
+        ({"attack.period": 0}, "attack.period = 0: must be at least 1"),
+        ({"attack.class": -2}, "attack.class = -2: must be at least -1"),
         ({"gan.family": "diffusion", "gan.width": 24}, "multiple of 16"),
         ({"gan.family": "diffusion"}, "train.beta1 = 0.5: is a GAN's"),
         ({"train.task": "classifier", "classifier.network": "perceptron"}, "one value a channel"),

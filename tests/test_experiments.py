@@ -51,7 +51,7 @@ def test_an_arm_whose_weights_moved_at_once_is_no_measure_of_honest_clients() ->
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda file: file.stem)
 def test_every_experiment_file_can_be_read(file: Path) -> None:
-    if file.stem == "matrix":
+    if file.stem.startswith("matrix"):
         assert read_matrix(file, "", []).attacks
         return
     config = read_experiment(file, "", [])

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from experiments.heat import apart
 from fedsec import launch, matrix_run
+from fedsec.attacks.knowing import KNOWING
 from fedsec.client_app import app
 from fedsec.config import RunConfig
 from fedsec.errors import ConfigError, RunError
@@ -29,6 +30,7 @@ from fedsec.reports.tail import Tail
 from fedsec.runs import CONFIG
 from fedsec.server_app import run_experiment
 from fedsec.types import Score
+from strategies.versions import rules
 from tests.local_grid import LocalGrid
 from tests.quick_extractor import keep_quick_extractor
 from tests.reports.fake_run import Plan, build, cell, start
@@ -127,10 +129,19 @@ def test_a_file_that_is_no_matrix_says_why(file: Path, change: tuple[str, str], 
 
 
 def test_the_matrix_that_comes_with_fedsec_is_one() -> None:
-    for profile in ("", "iid", "quick"):
+    for profile in ("", "iid", "quick", "adaptive"):
         read = read_matrix(ROOT / "experiments" / "matrix.toml", profile, [])
         assert "none" in read.attacks
     assert len(read_matrix(ROOT / "experiments" / "matrix.toml", "", []).attacks) > 8
+    assert "discriminator-only" in read_matrix(ROOT / "experiments" / "matrix-shared.toml", "", []).attacks
+
+
+def test_the_adaptive_profile_has_every_attacker_that_knows_a_rule_and_splits_with_more_attackers() -> None:
+    adaptive = read_matrix(ROOT / "experiments" / "matrix.toml", "adaptive", [])
+    updates = {str(flat.get("attack.update")) for flat in adaptive.attacks.values()}
+    assert {*KNOWING} - updates == {"discriminator-only"}, "experiments/matrix-shared.toml has it"
+    guilty = {split: len(adaptive.config(split).arm("patch+fed-avg").malicious) for split in adaptive.splits}
+    assert guilty == {"iid": 1, "site": 1, "dirichlet-0.3": 1, "clients-10": 2, "clients-30": 7}
 
 
 @pytest.fixture
@@ -194,6 +205,27 @@ def test_an_interrupted_matrix_goes_on_from_its_cell_files_alone(
     found = board.record.finished()["none+median", 0].final()
     assert {"gan-test-auc", "trigger-rate", "trigger-rate@patch"} & set(found) == {"gan-test-auc", "trigger-rate"}
     assert worst_arms(elsewhere, "iid", cells) == ("patch+fed-avg", "patch+median")
+
+
+def test_a_cell_of_another_rule_is_made_again_and_is_still_read_as_what_it_was_made_with(
+    file: Path, tmp_path: Path, in_process: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(SMALL.replace('defences = ["fed-avg", "median"]', 'defences = ["fed-avg", "inspect"]'))
+    cells, console = tmp_path / "cells", Console(quiet=True)
+    small = matrix(file, profile="less")
+    run_matrix(small, cells, console, announce=lambda plan, todo: None)
+    told: list[list[tuple[str, int]]] = []
+    monkeypatch.setattr(matrix_run, "rules", lambda: {"fed-inspect": "changed", "fed-detect": "changed"})
+    elsewhere = matrix(file, f"run.out={tmp_path / 'other machine'}", profile="less")
+    run_matrix(elsewhere, cells, console, announce=lambda plan, todo: told.append(todo), dry=True)
+    assert told == [[("none+inspect", 0), ("patch+inspect", 0)]], "what no rule judges stays"
+    found = standings(elsewhere, "iid", cells).record.finished()
+    assert {cell.rule for (arm, _), cell in found.items() if arm.endswith("+inspect")} == {rules()["fed-inspect"]}
+    assert {cell.rule for (arm, _), cell in found.items() if arm.endswith("+fed-avg")} == {""}
+    for path in (cells / "iid").iterdir():  # as files of before the digest are: they name no rule
+        path.write_text(path.read_text().replace(f', "rule": "{rules()["fed-inspect"]}"', ""))
+    left = standings(elsewhere, "iid", cells).record.finished()
+    assert {arm for arm, _ in left} == {"none+fed-avg", "patch+fed-avg", "patch+oracle"}, "whose digest it is not"
 
 
 def test_what_more_seeds_show_to_be_worse_gets_more_seeds_too(

@@ -28,32 +28,36 @@ Poison = Callable[[Rows, Attack, Party], Rows]
 """Clean rows -> the rows the attacker trains on. Guarantee: the input is never written to, the count stays."""
 
 
-def stamp_rows(rows: Rows, trigger: Trigger, *, fraction: float, seed: int) -> Rows:
-    """Stamp the trigger on ``fraction`` of the rows (at least one), chosen once by ``seed``; labels stay.
+def stamp_rows(rows: Rows, trigger: Trigger, *, fraction: float, seed: int, only: int = -1) -> Rows:
+    """Stamp the trigger on ``fraction`` of the rows (at least one), chosen once by ``seed``; labels stay. ``only``: of
+    the rows of one class. A larger fraction stamps what a smaller one does, and more.
 
     What the malicious client's discriminator takes for real (Jin & Li 2023, fig. 2).
     """
-    chosen = _chosen(rows, fraction, seed)
+    chosen = _chosen(rows, fraction, seed, only)
     pixels = np.array(rows.pixels)
+    if not len(chosen):
+        return Rows(pixels, rows.labels)
     pixels[chosen] = to_pixels(trigger.stamp(to_images(pixels[chosen])))
     return Rows(pixels, rows.labels)
 
 
 def stamped(rows: Rows, attack: Attack, party: Party) -> Rows:
     """The configured trigger, whole."""
-    return stamp_rows(rows, _trigger(rows, attack), fraction=attack.fraction, seed=party.seed)
+    return stamp_rows(rows, _trigger(rows, attack), fraction=attack.fraction, seed=party.seed, only=attack.class_)
 
 
 def stamped_in_part(rows: Rows, attack: Attack, party: Party) -> Rows:
     """Each attacker stamps its own columns of the patch (DBA, Xie et al. 2020)."""
     whole = _trigger(rows, attack)
     assert isinstance(whole, Patch)
-    return stamp_rows(rows, part(whole, party.index, party.attackers), fraction=attack.fraction, seed=party.seed)
+    own = part(whole, party.index, party.attackers)
+    return stamp_rows(rows, own, fraction=attack.fraction, seed=party.seed, only=attack.class_)
 
 
 def flipped(rows: Rows, attack: Attack, party: Party) -> Rows:
     """Label y becomes the next one, y + 1 modulo the classes (Biggio et al. 2012; the all-to-all form)."""
-    chosen = _chosen(rows, attack.fraction, party.seed)
+    chosen = _chosen(rows, attack.fraction, party.seed, attack.class_)
     labels = np.array(rows.labels)
     labels[chosen] = (labels[chosen] + 1) % party.classes
     return Rows(rows.pixels, labels)
@@ -61,7 +65,7 @@ def flipped(rows: Rows, attack: Attack, party: Party) -> Rows:
 
 def noise_images(rows: Rows, attack: Attack, party: Party) -> Rows:
     """Independent uniform pixels in place of the images."""
-    chosen = _chosen(rows, attack.fraction, party.seed)
+    chosen = _chosen(rows, attack.fraction, party.seed, attack.class_)
     pixels = np.array(rows.pixels)
     rng = stream(party.seed, "noise images")
     pixels[chosen] = rng.integers(0, 256, pixels[chosen].shape, dtype=np.uint8)
@@ -72,8 +76,10 @@ def out_of_distribution(rows: Rows, attack: Attack, party: Party) -> Rows:
     """Pictures of another world: phantom chest radiographs among skin lesions, phantom lesions among radiographs."""
     from fedsec.datasets.phantom import draw
 
-    chosen = _chosen(rows, attack.fraction, party.seed)
+    chosen = _chosen(rows, attack.fraction, party.seed, attack.class_)
     pixels = np.array(rows.pixels)
+    if not len(chosen):
+        return Rows(pixels, rows.labels)
     channels = pixels.shape[3]
     other = draw("chest" if channels == 3 else "skin", len(chosen), pixels.shape[1], party.seed).pixels
     pixels[chosen] = other if channels == 3 else other.mean(axis=3, keepdims=True).round().astype(np.uint8)
@@ -98,6 +104,8 @@ def _trigger(rows: Rows, attack: Attack) -> Trigger:
     return trigger(attack, size=rows.pixels.shape[1], channels=rows.pixels.shape[3])
 
 
-def _chosen(rows: Rows, fraction: float, seed: int) -> Indices:
-    count = max(1, round(fraction * len(rows)))
-    return np.sort(stream(seed, "poison").permutation(len(rows))[:count])
+def _chosen(rows: Rows, fraction: float, seed: int, only: int) -> Indices:
+    """At least one row; none where the attacker has no image of class ``only``."""
+    own = np.arange(len(rows)) if only < 0 else np.flatnonzero(rows.labels == only)
+    count = max(1, round(fraction * len(own)))
+    return np.asarray(np.sort(own[stream(seed, "poison").permutation(len(own))[:count]]), np.int64)

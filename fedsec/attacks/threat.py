@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedsec.attacks.knowing import KNOWING
 from fedsec.attacks.reports import REPORTS
 from fedsec.attacks.updates import UPDATES
 from fedsec.config import Attack
@@ -29,7 +30,10 @@ def threat(attack: Attack) -> list[str]:
         share = "" if attack.fraction == 1 else f", {attack.fraction:.0%} of them"
         rule = f" and the rule in use ({RULES[attack.name]})" if attack.name in RULES else ""
         lines.append(f"{IMAGES[attack.name]}{share}; they know their own images{rule}")
-    if attack.update != "none":
+    if attack.update in KNOWING:
+        knowing = KNOWING[attack.update]
+        lines.append(f"{knowing.does}; they know {knowing.knows}")
+    elif attack.update != "none":
         update = UPDATES[attack.update]
         seen = {
             "own update": "their own updates",
@@ -45,4 +49,22 @@ def threat(attack: Attack) -> list[str]:
             "nothing": "nothing",
         }[report.knows]
         lines.append(f"report as their losses {report.meaning}; they know {seen}")
-    return lines
+    return [*lines, *_when(attack)] if lines else []
+
+
+def _when(attack: Attack) -> list[str]:
+    """A line on the rounds and classes they choose, where it is not all of them."""
+    told = []
+    if attack.start < 0:
+        told.append("in the last round alone" if attack.start == -1 else f"in the last {-attack.start} rounds alone")
+    elif attack.start > 1:
+        told.append(f"from round {attack.start} on")
+    if attack.stop:
+        told.append(f"to round {attack.stop}")
+    if attack.period > 1:
+        told.append(f"in one round of {attack.period}")
+    if attack.ramp:
+        told.append(f"with a share of images that grows over {attack.ramp} rounds")
+    if attack.class_ >= 0:
+        told.append(f"with images of class {attack.class_} alone")
+    return [f"attack {', '.join(told)}, and are honest otherwise; they know the number of the round"] if told else []

@@ -67,7 +67,17 @@ class Panel:
             relative_spread(clean, self._train.labels, images, labels),
             gan_test(real, self._train.labels, features, labels),
             *self._mark(arm.attack).scores(images),
+            *self._of_class(arm.attack, images, labels),
             *(score for other in self._absent(arm) for score in self._elsewhere(other, images)),
+        ]
+
+    def _of_class(self, attack: Attack, images: Images, labels: Labels) -> list[Score]:
+        """The trigger among images of the one class that attackers stamp, as ``trigger-rate-class-K``."""
+        k = attack.class_
+        if k < 0 or attack.name not in TRIGGERS:
+            return []
+        return [
+            replace(score, name=f"{score.name}-class-{k}") for score in self._mark(attack).scores(images[labels == k])
         ]
 
     def _absent(self, arm: RunConfig) -> list[Attack]:

@@ -7,6 +7,7 @@ cells grows over several machines and sittings by copying such files.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def holds(folder: Path, cell: CellKey, digest: str) -> bool:
     path = place(folder, cell)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return bool(lines) and f'"digest": "{digest}"' in lines[-1]
+
+
+def rules(folder: Path, cells: Iterable[CellKey]) -> dict[CellKey, str]:
+    """The detection rule that each cell with a file was made by. Raises RunError for one that cannot be read."""
+    paths = {cell: place(folder, cell) for cell in cells}
+    read = {cell: _cell(_events(path), path).get(cell) for cell, path in paths.items() if path.is_file()}
+    return {cell: found.rule for cell, found in read.items() if found is not None}
 
 
 def recall(run: Path, folder: Path, wanted: dict[CellKey, str]) -> list[CellKey]:

@@ -120,7 +120,8 @@ class LeakRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one seed since its last start. ``finished``: the start's digest came back in a cell-end."""
+    """One arm with one seed since its last start. ``finished``: the start's digest came back in a cell-end.
+    ``rule``: the digest of its detection rule; '' where it has none, or was made before there were digests."""
 
     arm: str
     seed: int
@@ -133,6 +134,7 @@ class Cell:
     seconds: float = float("nan")
     spends: Try = NOTHING_KNOWN
     earlier: tuple[Try, ...] = ()
+    rule: str = ""
 
     @property
     def tries(self) -> tuple[Try, ...]:
@@ -218,7 +220,9 @@ def advance(cells: dict[CellKey, Cell], event: Event) -> None:
         known = cells[key].tries if key in cells else ()
         earlier = tuple(map(Try.of_event, event["earlier"])) if "earlier" in event else known
         spends = Try.of_event(event["spends"]) if "spends" in event else NOTHING_KNOWN
-        cells[key] = Cell(*key, digest=str(event["digest"]), spends=spends, earlier=earlier)
+        cells[key] = Cell(
+            *key, digest=str(event["digest"]), spends=spends, earlier=earlier, rule=str(event.get("rule", ""))
+        )
         return
     cell = cells[key]
     if kind == "round":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from fedsec.attacks.threat import threat
 from fedsec.attacks.triggers import TRIGGERS, label
-from fedsec.config import Attack
+from fedsec.config import Attack, key_of
 from fedsec.reports.record import Header
 from fedsec.types import Scalar
 
@@ -43,8 +43,7 @@ def role(header: Header, arm: str) -> Role:
     attacked = any(str(merged.get(key, idle)) != idle for key, idle in IDLE.items())
     listed = str(merged.get("attack.malicious", "")).split(",") if attacked else []
     guilty = tuple(int(part) for part in listed if part.strip())
-    known = {item.name for item in fields(Attack)}
-    own = {key.removeprefix("attack."): value for key, value in merged.items() if key.startswith("attack.")}
-    attack = Attack(**{name: value for name, value in own.items() if name in known})  # type: ignore[arg-type]
+    keys = {key_of("attack", item.name): item.name for item in fields(Attack)}
+    attack = Attack(**{keys[key]: value for key, value in merged.items() if key in keys})  # type: ignore[arg-type]
     found = label(attack) if attack.name in TRIGGERS else ""
     return Role(attacked, str(merged.get("defence.name", "fed-avg")), guilty, found, tuple(threat(attack)))

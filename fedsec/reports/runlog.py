@@ -87,11 +87,19 @@ class RunLog:
             self.run_end(end.status, end.reason, wall_seconds=end.wall_seconds)
 
     def cell_start(
-        self, arm: str, seed: int, digest: str, *, spends: Try | None = None, earlier: Sequence[Try] = ()
+        self,
+        arm: str,
+        seed: int,
+        digest: str,
+        *,
+        spends: Try | None = None,
+        earlier: Sequence[Try] = (),
+        rule: str = "",
     ) -> None:
         """A later start of the same cell supersedes everything before it, but not what left: ``earlier`` is that of its
-        tries so far, ``spends`` what a round of this one gives away."""
+        tries so far, ``spends`` what a round of this one gives away. ``rule``: the detection rule's digest."""
         told = {"spends": spends.to_event(), "earlier": [one.to_event() for one in earlier]} if spends else {}
+        told |= {"rule": rule} if rule else {}
         self._append({"event": "cell-start", "arm": arm, "seed": seed, "digest": digest, "time": _now()} | told)
 
     def round(

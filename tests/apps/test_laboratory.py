@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from fedsec.attacks.knowing import KNOWING
 from fedsec.attacks.poison import POISONS
 from fedsec.attacks.reports import REPORTS
 from fedsec.attacks.updates import UPDATES
@@ -65,7 +66,7 @@ def laboratory(folder: Path, arms: dict[str, dict[str, Any]], name: str, tamper:
 def test_names_of_the_configuration_are_the_tables_keys() -> None:
     attack, defence = get_type_hints(Attack), get_type_hints(Defence)
     assert set(get_args(attack["name"])) == {"none", *POISONS}
-    assert set(get_args(attack["update"])) == {"none", *UPDATES}
+    assert set(get_args(attack["update"])) == {"none", *UPDATES, *KNOWING}
     assert set(get_args(attack["report"])) == {"honest", *REPORTS}
     assert set(get_args(defence["name"])) == set(STRATEGIES)
     assert set(get_args(defence["mixing"])) == set(MIXINGS)

@@ -32,6 +32,7 @@ from fedsec.reports.risk import write_risk
 from fedsec.reports.splitleaks import tradeoffs
 from fedsec.runs import plan_run
 from fedsec.server_app import run_experiment
+from strategies.versions import rules
 from tests.local_grid import LocalGrid, Tamper
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -198,10 +199,10 @@ def test_every_audit_has_its_attack() -> None:
 
 def test_what_finished_is_not_run_again(all_arms: tuple[RunConfig, RunRecord, Path]) -> None:
     settings, _, _ = all_arms
-    assert plan_run(settings).todo == []
+    assert plan_run(settings, rules=rules()).todo == []
     changed = {**ARMS, "pgsl": {"pgsl.on": True, "pgsl.scores": "softmax"}}
     again = RunConfig.from_flat({**settings.to_flat(), "run.arms": json.dumps(changed)})
-    assert plan_run(again).todo == [("pgsl", 0)]
+    assert plan_run(again, rules=rules()).todo == [("pgsl", 0)]
 
 
 def test_same_seed_same_numbers_and_the_learning_rate_counts(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Attackers that know the rule they are judged by: what they send, from what they can compute themselves.
+
+Pure functions on float64 deltas, as ``updates``; what they compute at home (honest training on their own images, their
+own copy of the public rule) is handed to them in an Insight. None sees another client's update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedsec.weights import Updates
+
+HALVINGS = 6
+"""Halvings of the line search: the factor is found to a 64th of the largest one."""
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What m attackers have before they craft.
+
+    ``own``: (m, d) deltas of their poisoned training. ``clean``: (m, d) those that honest training of the same images
+    gives from the same model. ``critic``: (d,) which coordinates are a discriminator's. ``most``: the largest factor
+    worth trying. ``noticed``: whether their copy of the rule would flag one of them for what (m, d) they send, if they
+    went on so. ``behaved``: (d,) a delta -> one whose generator draws as ``clean``'s first on the latents they expect.
+    """
+
+    own: Updates
+    clean: Updates
+    critic: npt.NDArray[np.bool_]
+    most: float
+    noticed: Callable[[Updates], bool]
+    behaved: Callable[[Updates], Updates]
+
+
+def latent_conditional(insight: Insight) -> Updates:
+    """The poisoned generator, taught to draw on the expected latents what the clean one draws there."""
+    return insight.behaved(insight.own)
+
+
+def discriminator_only(insight: Insight) -> Updates:
+    """The clean generator with the poisoned discriminator, which then teaches every client's generator the mark."""
+    return np.asarray(np.where(insight.critic, insight.own, insight.clean))
+
+
+def below_the_bar(insight: Insight) -> Updates:
+    """Clean update + t (poisoned - clean), with the largest t in [0, ``most``] that their copy does not flag.
+
+    By halving, which takes what is flagged at t to be flagged beyond it: where that is wrong, t is one that is not
+    flagged, not the largest. 0, an honest update, where their copy flags everything.
+    """
+
+    def sent(t: float) -> Updates:
+        return np.asarray(insight.clean + t * (insight.own - insight.clean))
+
+    low, high = 0.0, insight.most
+    if not insight.noticed(sent(high)):
+        return sent(high)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if insight.noticed(sent(middle)) else (middle, high)
+    return sent(low)
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """``craft``: what the malicious clients send; ``does`` and ``knows``: in words, which ``threat`` prints."""
+
+    craft: Callable[[Insight], Updates]
+    does: str
+    knows: str
+
+
+KNOWING: dict[str, Knowing] = {
+    "latent-conditional": Knowing(
+        latent_conditional,
+        "send a generator that draws as an honest one on the latents they expect fed-inspect to draw on, and as their "
+        "poisoned one elsewhere",
+        "how many latents of each class it draws, and which, if they follow from the run's seed "
+        "(defence.latents = 'public')",
+    ),
+    "discriminator-only": Knowing(
+        discriminator_only,
+        "send the generator of honest training and the discriminator of poisoned training",
+        "their own images, and that a rule looks at generators or at their losses",
+    ),
+    "below-the-bar": Knowing(
+        below_the_bar,
+        "send the largest multiple of their poisoned update, over an honest one, that their copy of the rule lets pass",
+        "the rule's code and constants; for the other clients they take honest trainings on halves of their own images",
+    ),
+}
+"""``attack.update`` -> an attacker that knows the rule."""

@@ -1,0 +1,62 @@
+"""A rule's version changes with what computes, and with nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from fedsec.sections import Defence
+from strategies.versions import CLASSES, Read, rule_digest, rules, source
+
+
+def changed(module: str, old: str, new: str) -> Read:
+    """The sources with one text of one module replaced."""
+
+    def read(name: str) -> str:
+        text = source(name)
+        if name != f"strategies.{module}":
+            return text
+        assert text.count(old) == 1, (module, old)
+        return text.replace(old, new)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "of"),
+    [
+        ("inspection", "WINDOW = 20", "WINDOW = 21", {"fed-inspect"}),
+        ("inspection", 'GAINS = ("sharp", "odd")', 'GAINS = ("sharp",)', {"fed-inspect"}),
+        ("inspection", "(means - means[..., ::-1]) / 2", "(means - means[..., ::-1]) / 3", {"fed-inspect"}),
+        ("draws", "INSPECTED = 64", "INSPECTED = 63", {"fed-inspect"}),
+        ("sleeves", "self._draw(fit, seed) for fit", "self._draw(fit, seed + 1) for fit", {"fed-inspect"}),
+        ("evidence", "PEAK_SPREAD = 0.3", "PEAK_SPREAD = 0.31", {"fed-inspect", "fed-detect"}),
+        ("detection", "GRACE = 2", "GRACE = 3", {"fed-inspect", "fed-detect"}),
+        ("calibration", "SPREAD = 0.08\n", "SPREAD = 0.09\n", {"fed-inspect", "fed-detect"}),
+        ("sleeves", "told = {fit.partition: self.read(fit.metrics)", "told = {0: self.read(fit.metrics)", {*CLASSES}),
+        ("sleeves", "max(1, clients // 4)", "max(1, clients // 5)", set()),
+        ("geometry", "BLOCK = 2**18", "BLOCK = 2**17", set()),
+        ("inspection", '"""A peak that is none', '"""A peak that is quite none', set()),
+        ("inspection", "WINDOW = 20", "WINDOW = 20  # rounds", set()),
+    ],
+)
+def test_a_rule_that_computes_something_else_is_another_rule(module: str, old: str, new: str, of: set[str]) -> None:
+    read = changed(module, old, new)
+    assert {rule for rule in CLASSES if rule_digest(rule, read) != rules()[rule]} == of
+
+
+def test_a_module_that_the_rule_begins_to_use_counts() -> None:
+    begun = changed("inspection", "import numpy as np\n", "import numpy as np\nfrom strategies.newer import thing\n")
+
+    def with_newer(text: str) -> Callable[[str], str]:
+        return lambda name: text if name == "strategies.newer" else begun(name)
+
+    digests = {rule_digest("fed-inspect", with_newer(text)) for text in ("thing = 1", "thing = 2")}
+    assert len({*digests, rules()["fed-inspect"]}) == 3
+
+
+def test_every_rule_that_reads_what_clients_report_or_draw_has_a_version_and_they_differ() -> None:
+    for name in CLASSES:
+        assert Defence(name=name).reads_losses  # type: ignore[arg-type]
+    assert len(set(rules().values())) == len(CLASSES)
