@@ -15,7 +15,7 @@ from clients.probe import BatchNormProbeClient, InversionProbeClient
 from clients.split import SplitClient
 from fedsec.checks import pairs
 from fedsec.config import RunConfig
-from fedsec.datasets.public import first_of_each, prior_image
+from fedsec.datasets.public import first_of_each
 from fedsec.defences.activations import Control
 from fedsec.images import to_images
 from fedsec.models.exchange import exchange_of, spec_of
@@ -24,8 +24,8 @@ from fedsec.types import Arrays, Rows
 
 STRANGERS = 25
 """Public images of a class that a site's statistics probe holds its own against."""
-PROBE = "row-space"
-"""The attack that a site makes on its own update: the strongest that needs nothing but the update."""
+PROBE = "span"
+"""The attack that a site makes on its own update: the strongest there is for every protection that was tried."""
 
 
 class SiteClient(Protocol):
@@ -86,8 +86,8 @@ def _classifier(
             recipe, rows, strangers=to_images(first_of_each(public(), STRANGERS).pixels), **usual
         )
     limit, iterations = leakage.limit or math.inf, pairs(leakage.iterations).get(PROBE, 0)
-    prior = prior_image(public())
-    return InversionProbeClient(recipe, rows, prior=prior, limit=limit, preset=PROBE, iterations=iterations, **usual)
+    usual |= {"limit": limit, "unmeasured": leakage.unmeasured}
+    return InversionProbeClient(recipe, rows, public=public(), attack=PROBE, iterations=iterations, **usual)
 
 
 __all__ = [

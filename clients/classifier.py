@@ -49,7 +49,7 @@ class ClassifierClient(NumPyClient):
         self.captured: ServerView | None = None
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """One round. ``config["round"]``: from 1; it and the client's address decide the order of the images.
+        """One round. ``config["round"]``: from 1; it, the client's address and its secret decide the images' order.
 
         Returns what is sent after ``recipe.steps`` steps over the images in a new order each pass, the number of
         images, and the mean training loss.
@@ -89,7 +89,7 @@ class ClassifierClient(NumPyClient):
 
     def _batches(self, number: int) -> list[np.ndarray]:
         """``recipe.steps`` index arrays: passes over all images, each shuffled and cut into batches."""
-        rng = stream(self.seed, "client", self.partition, "round", number, "order")
+        rng = stream(self.secret, "client", self.partition, "round", number, "order")
         batches: list[np.ndarray] = []
         while len(batches) < self.recipe.steps:
             order = rng.permutation(len(self.rows))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from flwr.common.typing import NDArrays, Scalar
 from torch import nn
 
 from clients.classifier import ClassifierClient
+from fedsec.datasets.public import prior_image
 from fedsec.errors import ReplyError
 from fedsec.images import to_images
-from fedsec.metrics.similarity import Rdlv, rdlv
-from fedsec.probes.audit import Means, inverted
+from fedsec.metrics.iip import pixels
+from fedsec.metrics.similarity import placed, rdlv
+from fedsec.probes.audit import ATTACKS, Means
 from fedsec.probes.batchnorm import (
     Moments,
     ProbeError,
@@ -31,10 +34,10 @@ from fedsec.probes.batchnorm import (
 )
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe, ServerView
-from fedsec.types import Images, Rows
+from fedsec.types import Features, Images, Rows
 from fedsec.weights import COUNTERS
 
-__all__ = ["BatchNormProbeClient", "InversionProbeClient", "moments_of"]
+__all__ = ["BatchNormProbeClient", "InversionProbeClient", "Probed", "moments_of", "recognised"]
 
 
 class BatchNormProbeClient(ClassifierClient):
@@ -99,13 +102,33 @@ class BatchNormProbeClient(ClassifierClient):
                 hook.remove()
 
 
-class InversionProbeClient(ClassifierClient):
-    """Inverts its own update by ``preset`` and reports ``probe-rdlv`` (mean) and ``probe-rdlv-max`` over its images,
-    against ``prior`` (1, c, s, s), a public image, and ``probe-maps`` (see ``leak``). Above ``limit`` the update does
-    not leave: ``fit`` raises a ReplyError that says why, and the server drops the reply with that reason. A leak that
-    cannot be measured counts as above any limit. ``inf`` withholds nothing.
+@dataclass(frozen=True)
+class Probed:
+    """What a site's own attack drew of its images. ``recognised``: share of them whose reconstruction is more like them
+    than like any other image of the site or of the public, by pixels at any contrast. ``reason``: why there are no
+    numbers, '' where there are."""
 
-    The release's filter empties the update instead; an empty update would enter the average.
+    rdlv: float
+    rdlv_max: float
+    recognised: float
+    reason: str = ""
+
+    @property
+    def worst(self) -> float:
+        """The larger of the likest image's RDLV and the share recognised; NaN where neither is known."""
+        known = [value for value in (self.rdlv_max, self.recognised) if math.isfinite(value)]
+        return max(known, default=math.nan)
+
+
+class InversionProbeClient(ClassifierClient):
+    """Attacks its own update and reports ``probe-rdlv`` (mean), ``probe-rdlv-max`` and ``probe-recognised`` over its
+    images, against the mean of ``public`` images. Above ``limit``, by the larger of the last two, the update does not
+    leave: ``fit`` raises a ReplyError that says why, and the server drops the reply with that reason. Nor does it
+    where the attack could not be made or gave no number, since nothing is known then: unless ``unmeasured`` is 'send'.
+    A limit of ``inf`` withholds nothing.
+
+    ``attack``: of ``fedsec.probes.audit.ATTACKS``. A limit that is kept says what this attack drew, and no more. The
+    release's filter empties the update instead; an empty update would enter the average.
     """
 
     def __init__(
@@ -113,37 +136,66 @@ class InversionProbeClient(ClassifierClient):
         recipe: Recipe,
         rows: Rows,
         *,
-        prior: Images,
+        public: Rows,
         limit: float = math.inf,
-        preset: str = "row-space",
+        attack: str = "span",
         iterations: int = 0,
+        unmeasured: str = "withhold",
         **usual: Any,
     ) -> None:
         super().__init__(recipe, rows, **usual)
-        self.prior, self.limit, self.preset, self.iterations = prior, limit, preset, iterations
+        self.public, self.limit, self.attack = public, limit, attack
+        self.iterations, self.unmeasured = iterations, unmeasured
 
     def fit(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         sent, examples, told = super().fit(parameters, config)
         assert self.captured is not None
-        leak, maps = self.leak(self.captured)
-        if self.limit < math.inf and not leak.max <= self.limit:
-            raise ReplyError(
-                f"update withheld: the likeliest reconstruction has RDLV {leak.max:.2f}, this site's limit is "
-                f"{self.limit:g}; train on more images or steps a round, or add noise"
-            )
-        return sent, examples, {**told, "probe-rdlv": leak.mean, "probe-rdlv-max": leak.max, "probe-maps": maps}
+        found = self.probed(self.captured)
+        self._hold_to_limit(found)
+        numbers: dict[str, Scalar] = {
+            "probe-rdlv": found.rdlv, "probe-rdlv-max": found.rdlv_max, "probe-recognised": found.recognised
+        }  # fmt: skip
+        return sent, examples, {**told, **numbers}
 
-    def leak(self, view: ServerView) -> tuple[Rdlv, float]:
-        """What of this site's images the server can draw from ``view``, NaN where the prior is like none of them or the
-        attack breaks down; and how many values an image 'row-space' read: 0 says that it found nothing, not that there
-        is nothing."""
-        truth = to_images(self.rows.pixels)
-        means = Means(self.prior, None, self.seed, self.iterations, self.device)
+    def _hold_to_limit(self, found: Probed) -> None:
+        if self.limit == math.inf:
+            return
+        if not math.isfinite(found.worst):
+            if self.unmeasured == "send":
+                return
+            raise ReplyError(
+                f"update withheld: this site's own attack gave no number ({found.reason or 'unknown'}), so nothing is "
+                "known of what the update gives away; mend that, or set leakage.unmeasured = 'send'"
+            )
+        if found.worst > self.limit:
+            raise ReplyError(
+                f"update withheld: the likeliest reconstruction has RDLV {found.rdlv_max:.2f} and "
+                f"{found.recognised:.0%} of the images are recognised, this site's limit is {self.limit:g}; train on "
+                "more images a step, or raise leakage.limit"
+            )
+
+    def probed(self, view: ServerView) -> Probed:
+        """What of this site's images the server can draw from ``view``."""
+        truth, prior = to_images(self.rows.pixels), prior_image(self.public)
+        means = Means(prior, self.public, self.seed, self.iterations, self.device)
         try:
-            images, said = inverted(view, self.preset, means)
+            images, _ = ATTACKS[self.attack](view, means)
         except (ProbeError, FloatingPointError) as error:
-            return Rdlv(np.full(len(truth), math.nan), math.nan, math.nan, str(error)), 0.0
-        return rdlv(truth, images, self.prior), said.get("maps", 0.0)
+            return Probed(math.nan, math.nan, math.nan, str(error))
+        leak = rdlv(truth, images, prior)
+        return Probed(leak.mean, leak.max, recognised(truth, images, to_images(self.public.pixels)), leak.reason)
+
+
+def recognised(truth: Images, images: Images, others: Images) -> float:
+    """Share of ``truth`` whose reconstruction (matched first) correlates with it more than with all other images."""
+    known = np.concatenate([truth, others])
+    near = _directions(pixels(placed(truth, images))) @ _directions(pixels(known)).T
+    return float(np.mean(near.argmax(axis=1) == np.arange(len(truth))))
+
+
+def _directions(features: Features) -> Features:
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.where(length > 0, length, 1), np.float64)
 
 
 def moments_of(replica: Replica, image: Images) -> dict[str, Moments]:

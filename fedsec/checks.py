@@ -16,6 +16,7 @@ FIRST_STEPS = 3
 CLASSIFIED = 224
 """Pixels a side at which only classifiers work: what ResNet-18 was made for."""
 AUDITS = (
+    "span",
     "row-space",
     "bn-only",
     "bn-update",

@@ -219,14 +219,19 @@ class Leakage:
         meaning="rounds between audits, from round 1 on (split-learning: messages, and the last); 0 = none",
     )
     sites: str = setting("", meaning="partitions that are audited, e.g. '0,4,8'; '' = all")
-    attacks: str = setting("row-space", meaning="attacks of an audit, with commas; the prior is always there")
+    attacks: str = setting("span", meaning="attacks of an audit, with commas; the prior is always there")
     images: int = setting(16, at_least(1), meaning="split-learning: training images of a site under attack, at most")
     iterations: str = setting("", meaning="fewer iterations than the attack's own, e.g. 'bn-only=300'")
     probe: Literal["none", "statistics", "inversion"] = setting(
         "none", meaning="what a site tries on its own update each round before it leaves"
     )
     limit: float = setting(
-        0.0, at_least(0), meaning="inversion: largest RDLV at which a site lets its update go; 0 = no limit"
+        0.0,
+        at_least(0),
+        meaning="inversion: largest RDLV, or share of images recognised, at which an update may leave; 0 = no limit",
+    )
+    unmeasured: Literal["withhold", "send"] = setting(
+        "withhold", meaning="inversion: what becomes of an update whose site's own attack could not be made"
     )
     keep: bool = setting(False, meaning="keep what the server holds after each audited reply under views/ (90 MB each)")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,20 +12,26 @@ from torch import Tensor
 
 from fedsec.config import RunConfig
 from fedsec.images import to_images
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.firstlayer import first_layer
+from fedsec.probes.gaussian import GaussianPrior
 from fedsec.probes.inversion import invert
 from fedsec.probes.labels import label_counts, only_label, replies
 from fedsec.probes.ladder import RUNGS, climb
 from fedsec.probes.presets import PRESETS, Preset
 from fedsec.probes.released import ITERATIONS, released
 from fedsec.probes.replica import Replica
+from fedsec.probes.span import ITERATIONS as SPANNING
+from fedsec.probes.span import Observation, span
 from fedsec.probes.terms import OF_THE_UPDATE, observe
-from fedsec.probes.upstream import nearest_maps
+from fedsec.probes.upstream import nearest_maps, refusal
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Images, Rows
 
 MAPPED = 4
 """Numbers of a map for each pixel of an image where a ResNet-18's first stage ends."""
+EXACT = 1e-3
+"""Share of an update that is noise up to which 'row-space' is worth its time."""
 CLIMBING = 300
 """Iterations of every rung of the ladder."""
 Told = dict[str, float]
@@ -68,9 +75,9 @@ def recipe_of(config: RunConfig, *, partition: int, images: int, channels: int, 
 
 
 def inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told]:
-    """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. An update from
-    which 'row-space' can read no maps gives the prior, with ``maps`` 0; so do images beyond those that the round
-    reached. Labels as ``known_labels`` reads them."""
+    """Reconstructions of all of ``view``'s images by one of PRESETS, and what the attack says of itself. Images beyond
+    those that the round reached are the prior. Labels as ``known_labels`` reads them. Errors: ProbeError 'not
+    attempted: ...' for an update from which 'row-space' can read no maps; that says nothing of other attacks."""
     images, told = _inverted(view.reached, preset, means)
     return np.concatenate([images, np.repeat(means.prior, view.examples - len(images), axis=0)]), told
 
@@ -82,7 +89,7 @@ def _inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told
     replica = Replica(view.recipe, view.before, device=means.device)
     maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
     if maps is None and "maps" in chosen.terms:
-        return np.repeat(prior, view.examples, axis=0), {"maps": 0.0}
+        raise ProbeError(f"not attempted: {refusal(view)}; 'span' needs none")
     if maps is not None:
         chosen = _smoothed(chosen, values=int(np.prod(maps.maps.shape[1:])), view=view)
     trains = any(name in OF_THE_UPDATE for name in chosen.terms)
@@ -99,6 +106,27 @@ def _inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told
     )
     told = {"gap": maps.gap, "maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}
     return found.images, {"loss": found.loss, **told}
+
+
+def pooled(views: Sequence[ServerView], means: Means) -> tuple[Images, Told]:
+    """``span`` on several rounds of one site on the same images. Where the update is exact but for its rounding, what
+    'row-space' reads of the last round is a second answer, and the likelier one is taken. ``nats``: how much likelier
+    the images are than the prior mean; below 0 the attack read nothing. ``noise``: what it took for noise, over the
+    update, median of the layers."""
+    reached = [view.reached for view in views]
+    count, public = reached[0].examples, means.prior[:0] if means.public is None else to_images(means.public.pixels)
+    rounds = [Observation.of(view, device=means.device) for view in reached]
+    prior = GaussianPrior.of(public, mean=means.prior, seed=means.seed, device=means.device)
+    noise = float(np.median([layer.noise / layer.deviation for seen in rounds for layer in seen.layers.values()]))
+    ends = [span(rounds, prior, count=count, seed=means.seed, iterations=means.iterations or SPANNING)]
+    if noise < EXACT:
+        with suppress(ProbeError):  # no exact maps; what the span says stands alone
+            read, _ = _inverted(reached[-1], "row-space", replace(means, iterations=0))
+            start = torch.from_numpy(read).float().to(means.device)
+            ends.append(span(rounds, prior, count=count, seed=means.seed, iterations=0, start=start))
+    images, nats = max(ends, key=lambda end: end[1])
+    rest = np.repeat(means.prior, views[0].examples - count, axis=0)
+    return np.concatenate([images.cpu().numpy(), rest]), {"nats": nats, "noise": noise}
 
 
 def _smoothed(preset: Preset, *, values: int, view: ServerView) -> Preset:
@@ -156,6 +184,7 @@ def _first_layer(view: ServerView, means: Means) -> tuple[Images, Told]:
 
 ATTACKS: dict[str, Attack] = {
     **{name: _preset(name) for name in PRESETS},
+    "span": lambda view, means: pooled([view], means),
     "released": _released,
     "first-layer": _first_layer,
     **{name: _rung(name) for name in RUNGS if name not in ("prior-only", *PRESETS)},

@@ -17,7 +17,7 @@ from fedsec.probes.inversion import PRESETS, Preset, Reconstruction, invert
 from fedsec.probes.labels import only_label
 from fedsec.probes.replica import BatchMoments, Replica
 from fedsec.probes.terms import Observed, observe
-from fedsec.probes.upstream import nearest_maps
+from fedsec.probes.upstream import nearest_maps, refusal
 from fedsec.probes.view import ServerView
 from fedsec.seeds import stream
 from fedsec.types import Images
@@ -110,7 +110,7 @@ def climb(
     """Reconstructions of all of ``view``'s images by one of RUNGS, and what the attack says of itself.
 
     ``prior`` (1, c, s, s) is what 'prior-only' answers, untouched: priors alone would be optimised to a flat image.
-    It is also the answer where no maps can be read (``maps`` 0). The label of one image is read from the
+    The label of one image is read from the
     view, those of several are optimised with the images.
     """
     if view.reached.examples < view.examples:
@@ -123,7 +123,7 @@ def climb(
     moments = SOURCES[rung.statistics](view, replica, public, seed) if rung.statistics else []
     maps = nearest_maps(shown, replica, seed=seed) if rung.maps else None
     if rung.maps and maps is None:
-        return nothing, {"maps": 0.0}
+        raise ProbeError(f"not attempted: {refusal(shown)}")
     preset = replace(_preset(rung), iterations=iterations)
     found = _inverted(view, replica, replace(observe(shown, replica, maps), moments=moments), preset, prior, seed)
     told = {"maps": float(np.prod(maps.maps.shape[1:]))} if maps else {}

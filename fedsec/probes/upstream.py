@@ -43,6 +43,13 @@ def nearest_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Maps |
     return found and (before_stride(view, replica, found) or found)
 
 
+def refusal(view: ServerView) -> str:
+    """Why ``nearest_maps`` gave none."""
+    if sum(view.recipe.sizes(view.examples)) != view.examples:
+        return "images were met more than once, and exact maps are of one pass"
+    return "no layer's update is of so clear a rank that maps can be read off it exactly"
+
+
 def before_stride(view: ServerView, replica: Replica, behind: Maps) -> Maps | None:
     """What went into the strided convolution whose normalised output ``behind`` is, each of norm 1; None where there is
     no such convolution, more than one local step, no statistics, or no solution that leaves less than LEFT."""

@@ -23,6 +23,7 @@ from fedsec.reports.leaks import (
     setting,
     sites,
     strongest,
+    verdict,
 )
 from fedsec.reports.markup import figure, inert, paragraph, plots, section, table
 from fedsec.reports.record import RunRecord
@@ -59,7 +60,8 @@ def _sentence(record: RunRecord, found: Sequence[Leak], arm: str, site: int) -> 
     if leak is None:
         return f"Site {site}: not audited, its update did not arrive or no audited round was reached."
     prior = next((row for row in found if (row.arm, row.partition, row.attack) == (arm, site, PRIOR)), None)
-    text = f"Site {site} ({_holds(record, site)}, batches of {batch_of(record, arm, site)}): {leak.level}. "
+    text = f"Site {site} ({_holds(record, site)}, batches of {batch_of(record, arm, site)}): "
+    text += f"{verdict(found, arm, site)}. "
     text += f"Best attack {leak.attack}: "
     if math.isfinite(leak.identified):
         chance = leak.of("iip-chance").mean

@@ -2,9 +2,11 @@
 
 The lines that words are chosen by are the project's own. Images are *drawn* when a site's reconstructions are on
 average half again as similar to them as the public prior is (RDLV 0.5, where the paper puts its one-image site), or
-half of them are picked out of the crowd (IIP 0.5, chance below 0.005); *in part* from 0.1 of either on; below that
-nothing was drawn that the prior does not show. RDLV alone is no measure to rest on: it stretches a reconstruction to
-the whole range, which costs an image that does not fill it. That no attack tried here succeeds is no proof.
+half of them are picked out of the crowd (IIP 0.5, chance below 0.005); *in part* from 0.1 of either on. Below that the
+attacks tried here drew no more than the prior shows, which is said only where one that knows of protections (KNOWING)
+was made; otherwise *nothing is known*. An attack that could not be made has no numbers and counts for nothing. RDLV
+alone is no measure to rest on: it stretches a reconstruction to the whole range, which costs an image that does not
+fill it. That no attack tried here succeeds is no proof.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedsec.checks import SPLIT_AUDITS
 from fedsec.metrics.intervals import Interval, by_seed
 from fedsec.metrics.measures import HEADINGS, ssim_of
 from fedsec.reports.record import LeakRow, RunRecord
@@ -22,6 +25,9 @@ from fedsec.types import Scalar
 
 PRIOR, OWN = "prior", "the site's own probe"
 DRAWN, PARTLY = 0.5, 0.1
+UNKNOWN, LEAST = "nothing is known", "no more than the public prior shows"
+KNOWING = ("span", *SPLIT_AUDITS)
+"""Attacks that protections were made known to, or whose arms have none."""
 EMBEDDINGS = ("pixels", "features")
 """What a crowd is searched by: equal pixels at any contrast, or what the attacked network makes of them."""
 
@@ -80,11 +86,11 @@ class Leak:
 
     @property
     def level(self) -> str:
-        """'drawn', 'in part', 'no more than the public prior shows', or 'not measured'."""
+        """'drawn', 'in part', LEAST, or UNKNOWN where it gave no number: of this attack, ``verdict`` is of a site."""
         found = self.strength
         if not math.isfinite(found):
-            return "not measured"
-        return "drawn" if found >= DRAWN else "in part" if found >= PARTLY else "no more than the public prior shows"
+            return UNKNOWN
+        return "drawn" if found >= DRAWN else "in part" if found >= PARTLY else LEAST
 
 
 def likeness(leak: Leak, prior: Leak | None) -> str:
@@ -115,6 +121,16 @@ def strongest(found: Sequence[Leak], arm: str, partition: int) -> Leak | None:
     """The attack that shows most of one site in one arm, by ``Leak.strength``, then RDLV; the prior is none."""
     own = [leak for leak in found if (leak.arm, leak.partition) == (arm, partition) and leak.attack not in (PRIOR, OWN)]
     return max(own, key=lambda leak: (_or_less(leak.strength), _or_less(leak.rdlv)), default=None)
+
+
+def verdict(found: Sequence[Leak], arm: str, partition: int) -> str:
+    """What may be said of one site in one arm: the level of its strongest attack, but LEAST only where an attack of
+    KNOWING gave a number; UNKNOWN otherwise."""
+    leak = strongest(found, arm, partition)
+    level = UNKNOWN if leak is None else leak.level
+    own = [leak for leak in found if (leak.arm, leak.partition) == (arm, partition)]
+    knew = any(leak.attack in KNOWING and math.isfinite(leak.strength) for leak in own)
+    return level if knew or level != LEAST else UNKNOWN
 
 
 def sites(found: Sequence[Leak]) -> list[int]:

@@ -10,7 +10,19 @@ from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.measures import HEADINGS
 from fedsec.reports import runlog
 from fedsec.reports.gallery import Pictures
-from fedsec.reports.leaks import PRIOR, Leak, batch_of, images_of, leaks, setting, sites, strongest
+from fedsec.reports.leaks import (
+    LEAST,
+    PRIOR,
+    UNKNOWN,
+    Leak,
+    batch_of,
+    images_of,
+    leaks,
+    setting,
+    sites,
+    strongest,
+    verdict,
+)
 from fedsec.reports.markup import inert, page, paragraph, table
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import values_of, write_whole
@@ -22,14 +34,16 @@ WIDTH = 640
 HEADS = {
     "drawn": "its images can be drawn",
     "in part": "its images can be drawn in part",
-    "no more than the public prior shows": "no image was drawn",
-    "not measured": "not measured",
+    LEAST: "the attacks tried here drew none of its images",
+    UNKNOWN: UNKNOWN,
 }
 MEANS = {
     "drawn": "Somebody who reads what this site sends to the server can draw its training images.",
     "in part": "Somebody who reads what this site sends to the server can draw more than is public anyway.",
-    "no more than the public prior shows": "No attack tried here drew more than can be drawn without looking.",
-    "not measured": "This could not be measured.",
+    LEAST: "No attack tried here drew more than can be drawn without looking, one that knows of noise, rounding and "
+    "several passes among them. A stronger one may.",
+    UNKNOWN: "No attack that knows of protections was made on what this site sends, or none could be made. That is no "
+    "sign of safety.",
 }
 
 
@@ -54,7 +68,7 @@ def _sheet(record: RunRecord, found: Sequence[Leak], pictures: Pictures, site: i
     leak = strongest(found, first, site)
     assert leak is not None
     prior = next((row for row in found if (row.arm, row.partition, row.attack) == (first, site, PRIOR)), None)
-    worst = leak.level
+    worst = verdict(found, first, site)
     told = f"{MEANS[worst]} " + _numbers(leak, prior)
     facts, limits = (paragraph(inert(text, 900), "soft") for text in (_facts(record, first, site), _limits(record)))
     return (
@@ -128,7 +142,7 @@ def _protections(record: RunRecord, found: Sequence[Leak], arms: Sequence[str], 
         assert leak is not None
         value = mean_interval(values_of(record, arm, answer(record, arm) if split else "auc")).mean
         score = digits(value) if math.isfinite(value) else "not finished"
-        rows.append((inert(arm), inert(leak.level), digits(leak.rdlv), inert(leak.attack), score))
+        rows.append((inert(arm), inert(verdict(found, arm, site)), digits(leak.rdlv), inert(leak.attack), score))
     head = ("protection", "an image is", "RDLV", "by", "accuracy of the model" if split else "AUC of the model")
     return table("What each protection leaves, and what the model is worth with it", head, rows)
 

@@ -163,7 +163,7 @@ def rehearsal(tmp_path: Path, clients: int = 5) -> tuple[Rehearsal, Layout, Brie
     plan: Any = type("Plan", (), {"dataset": data})
     initial = new_generator(plan, settings, 0)
     nodes = [Enrolled(i, i, f"site {i}") for i in range(clients)]
-    brief = Brief(settings, "arm", 0, nodes, initial, RunLog(tmp_path / "log"), data, 0)
+    brief = Brief(settings, "arm", 0, nodes, initial, RunLog(tmp_path / "log"), data, 0, [1] * clients)
     layout = Layout.of(initial)
     return Rehearsal(brief, layout, FedInspect), layout, brief
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from clients.classifier import ClassifierClient
-from clients.probe import BatchNormProbeClient, InversionProbeClient
+from clients.probe import BatchNormProbeClient, InversionProbeClient, recognised
 from fedsec.datasets.phantom import draw
 from fedsec.errors import ReplyError
 from fedsec.images import to_images
@@ -14,6 +16,7 @@ from fedsec.metrics.similarity import ssim
 from fedsec.models.networks import NetworkSpec, new_network
 from fedsec.models.training import network_arrays
 from fedsec.probes.audit import Means, inverted, known_labels
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe
 from fedsec.types import Images, Rows
@@ -77,11 +80,11 @@ def test_the_error_of_recovery_is_that_of_the_round_as_it_was_trained(chests: Ro
 
 
 def test_the_images_own_update_draws_it(chests: Rows, prior: Images) -> None:
-    own = chests.take(np.array([0]))
-    client = InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=prior, iterations=300)
+    own, public = chests.take(np.array([0])), chests.take(np.arange(4, 24))
+    client = InversionProbeClient(RECIPE, own, partition=0, seed=0, public=public, iterations=40)
     _, _, told = client.fit(start(), {"round": 1})
     assert float(told["probe-rdlv"]) > 0.2
-    assert told["probe-maps"] == 128 // 2 * 8 * 8
+    assert told["probe-recognised"] == 1
     view = client.captured
     assert view is not None
     images, said = inverted(view, "row-space", Means(prior, None, 0, 300))
@@ -90,30 +93,37 @@ def test_the_images_own_update_draws_it(chests: Rows, prior: Images) -> None:
     assert said["gap"] > 1e3
 
 
-def test_an_update_that_says_too_much_does_not_leave(chests: Rows, prior: Images) -> None:
-    own = chests.take(np.array([0]))
-    limited = InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=prior, iterations=100, limit=0.01)
-    with pytest.raises(ReplyError, match=r"update withheld: .* limit is 0\.01; train on more"):
-        limited.fit(start(), {"round": 1})
-
-
-def test_a_leak_that_cannot_be_measured_does_not_leave_either(chests: Rows, prior: Images) -> None:
-    own = chests.take(np.array([0]))
-    limited = InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=-prior, iterations=5, limit=10.0)
-    with pytest.raises(ReplyError, match="withheld"):
-        limited.fit(start(), {"round": 1})
-    InversionProbeClient(RECIPE, own, partition=0, seed=0, prior=-prior, iterations=5).fit(start(), {"round": 1})
-
-
-def test_many_images_in_a_wide_batch_give_the_prior(chests: Rows, prior: Images) -> None:
-    client = ClassifierClient(
-        Recipe(network="convnet", size=32, batch=8), chests.take(np.arange(8)), partition=0, seed=0
+@pytest.mark.parametrize("protect", ["", "noise=0.1", "noise=0.3", "noise=1"])
+def test_an_update_that_says_too_much_does_not_leave(chests: Rows, protect: str) -> None:
+    """Noise of these strengths made an earlier attack give up, and the gate let the update go."""
+    own, public = chests.take(np.array([0])), chests.take(np.arange(4, 24))
+    limited = InversionProbeClient(
+        RECIPE, own, partition=0, seed=0, public=public, iterations=60, limit=0.5, protect=protect
     )
-    client.fit(start(), {"round": 1})
-    assert client.captured is not None
-    images, said = inverted(client.captured, "row-space", Means(prior, None, 0))
-    assert said == {"maps": 0.0}
-    np.testing.assert_array_equal(images, np.repeat(prior, 8, axis=0))
+    with pytest.raises(ReplyError, match=r"update withheld: .*recognised.* limit is 0\.5; train on more"):
+        limited.fit(start(), {"round": 1})
+
+
+def test_a_leak_that_cannot_be_measured_does_not_leave_either_unless_the_site_says_so(chests: Rows) -> None:
+    """'row-space' has nothing to read in a batch of eight through this network."""
+    own, public = chests.take(np.arange(8)), chests.take(np.arange(8, 24))
+    usual: dict[str, Any] = {"partition": 0, "seed": 0, "public": public, "attack": "row-space", "iterations": 5}
+    recipe = Recipe(network="convnet", size=32, batch=8)
+    limited = InversionProbeClient(recipe, own, limit=10.0, **usual)
+    with pytest.raises(ReplyError, match=r"withheld: .*gave no number \(not attempted: .*unmeasured = 'send'"):
+        limited.fit(start(), {"round": 1})
+    InversionProbeClient(recipe, own, limit=10.0, unmeasured="send", **usual).fit(start(), {"round": 1})
+    _, _, told = InversionProbeClient(recipe, own, **usual).fit(start(), {"round": 1})
+    assert np.isnan(told["probe-rdlv"]), "no number, not that of the prior"
+    with pytest.raises(ProbeError, match="not attempted: no layer"):
+        inverted(limited.captured, "row-space", Means(to_images(chests.pixels[:1]), None, 0))  # type: ignore[arg-type]
+
+
+def test_recognised_is_by_the_nearest_image() -> None:
+    truth = np.random.default_rng(0).standard_normal((3, 1, 8, 8)).astype(np.float32)
+    others = np.random.default_rng(1).standard_normal((9, 1, 8, 8)).astype(np.float32)
+    assert recognised(truth, 0.2 * truth[::-1] + 0.5, others) == 1, "order, contrast and brightness do not matter"
+    assert recognised(truth, others[:3], others) == 0
 
 
 def test_the_labels_of_a_batch_come_from_the_last_bias(chests: Rows) -> None:

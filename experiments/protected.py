@@ -1,0 +1,183 @@
+"""What protections leave to attackers that know of them: ``python -m experiments.protected SOURCE [key=value ...]``.
+
+Sites of ``--images`` images each train ``--rounds`` rounds together on a global model that was trained on other
+images; what each sends is protected as ``--protect`` says. The server then attacks each site's replies: ``span`` on the
+first round and on all of them pooled, and with ``--candidates`` it ranks everybody's images by how well each explains
+the first reply. Rows are kept in ``--json`` as they are made; a row that is there is not made again. Identification:
+the rank of the site's image among all images of no site that have its label, by pixels at any contrast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clients.classifier import ClassifierClient
+from experiments.inversion import Site, chosen_data, prepare, shared_out, site_parser
+from fedsec.images import grid, save_png, to_images, to_pixels
+from fedsec.metrics.iip import iip, pixels
+from fedsec.metrics.similarity import leak_scores, placed
+from fedsec.probes.audit import ATTACKS, Means, pooled
+from fedsec.probes.batchnorm import ProbeError
+from fedsec.probes.candidates import likeness, rank_of
+from fedsec.probes.view import ServerView
+from fedsec.reports.results import write_whole
+from fedsec.types import Arrays, Images, Rows
+
+Row = dict[str, float | str]
+
+
+def rounds(sites: Sequence[Site], protection: str, options: argparse.Namespace, number: int) -> list[list[ServerView]]:
+    """(rounds, sites): what the server holds of each reply. The global model moves by the mean of what was sent."""
+    recipe = sites[0].view.recipe
+    recipe = replace(recipe, steps=recipe.steps * options.passes)
+    clients = [
+        ClassifierClient(recipe, site.rows, partition=place + 1, seed=options.seed, protect=protection)
+        for place, site in enumerate(sites)
+    ]
+    model: Arrays = dict(sites[0].view.before)
+    held = []
+    for now in range(number):
+        replies = []
+        for client in clients:
+            client.sends = "weights" if options.weights_alone else "everything"
+            names = [n for n in model if not options.weights_alone or ("running" not in n and "num_batches" not in n)]
+            client.kept = {n: v for n, v in model.items() if n not in names}
+            client.fit([model[name] for name in names], {"round": 2 + now})
+            assert client.captured is not None
+            replies.append(replace(client.captured, before=dict(model)))
+        held.append(replies)
+        means = {
+            name: np.mean([reply.after[name] for reply in replies], axis=0).astype(value.dtype)
+            for name, value in model.items()
+            if name in replies[0].after
+        }
+        model = {**model, **means}
+        for name in model:
+            if name.endswith("running_var"):
+                model[name] = np.maximum(model[name], 1e-3)
+    return held
+
+
+def identified(images: Images, rows: Rows, crowd: Rows) -> tuple[float, float]:
+    """Mean rank of the site's images by their reconstructions, and how many of the label there are to choose from."""
+    own = to_images(rows.pixels)
+    gallery, labels = np.concatenate([own, to_images(crowd.pixels)]), np.concatenate([rows.labels, crowd.labels])
+    found = iip(placed(own, images), gallery, labels, np.arange(len(own)), pixels)
+    return float(np.mean(found.ranks)), float(np.mean([(labels == label).sum() for label in rows.labels]))
+
+
+def scored(images: Images, site: Site, prior: Images, crowd: Rows) -> Row:
+    rank, among = identified(images, site.rows, crowd)
+    return {"rank": rank, "among": among, **leak_scores(site.truth, images, prior)}
+
+
+def attacks(
+    held: list[list[ServerView]], sites: Sequence[Site], prior: Images, public: Rows, options: argparse.Namespace
+) -> Iterator[tuple[str, int, Images, Row]]:
+    """(attack, site, images, what it says), as they are made."""
+    for place in range(len(sites)):
+        means = Means(prior, public, options.seed, options.iterations)
+        for name in options.attacks:
+            started = time.monotonic()
+            try:
+                if name == "span-pooled":
+                    images, told = pooled([replies[place] for replies in held], means)
+                else:
+                    images, told = ATTACKS[name](held[0][place], means)
+            except ProbeError as error:
+                yield name, place, prior[:0], {"reason": str(error)}
+                continue
+            yield name, place, images, {**told, "seconds": time.monotonic() - started}
+
+
+def candidates(held: Sequence[Sequence[ServerView]], sites: Sequence[Site], crowd: Rows) -> Iterator[tuple[int, Row]]:
+    """For each list of the sites' first replies in turn: the rank of each site's first image among all candidates of
+    its label that are no other site's."""
+    first = [site.rows.take(np.array([0])) for site in sites]
+    pixels_, labels = (
+        np.concatenate([*[getattr(rows, part) for rows in first], getattr(crowd, part)])
+        for part in ("pixels", "labels")
+    )
+    found = likeness([view for views in held for view in views], Rows(pixels_, labels))
+    numbers = np.arange(len(labels))
+    for line, likenesses in enumerate(found):
+        place = line % len(sites)
+        same = np.flatnonzero((labels == labels[place]) & ((numbers == place) | (numbers >= len(sites))))
+        yield line, {"rank": rank_of(likenesses[same], int(np.flatnonzero(same == place)[0])), "among": len(same)}
+
+
+def run(options: argparse.Namespace) -> None:
+    public, prior, sites = prepare(options)
+    data = chosen_data(options)
+    crowd = data.rows(np.concatenate([shared_out(data, options)[1], data.test]))
+    results: dict[str, Row] = json.loads(options.json.read_text()) if options.json.is_file() else {}
+
+    def keep(key: str, row: Row, picture: Images | None = None) -> None:
+        results[key] = row
+        write_whole(options.json, json.dumps(results, indent=1) + "\n")
+        print(key, {name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
+        if picture is not None and options.png:
+            options.png.mkdir(parents=True, exist_ok=True)
+            sheet = grid(to_pixels(picture), len(picture)).repeat(2, axis=0).repeat(2, axis=1)
+            save_png(sheet, options.png / f"{key.replace(' ', '-')}.png")
+
+    def tagged(protection: str) -> str:
+        return f"seed {options.seed} {protection or 'nothing'}{options.tag}"
+
+    lacking = [p for p in options.protect if f"{tagged(p)} candidates {len(sites) - 1}" not in results]
+    if options.candidates and lacking:
+        held = [rounds(sites, protection, options, 1)[0] for protection in lacking]
+        for line, row in candidates(held, sites, crowd):
+            keep(f"{tagged(lacking[line // len(sites)])} candidates {line % len(sites)}", row)
+    for protection in options.protect:
+        tag = tagged(protection)
+        names = [f"{tag} {name} {place}" for name in options.attacks for place in range(len(sites))]
+        if all(name in results for name in names):
+            continue
+        held = rounds(sites, protection, options, options.rounds)
+        for name, place, images, told in attacks(held, sites, prior, public, options):
+            site = sites[place]
+            if not len(images):
+                keep(f"{tag} {name} {place}", told)
+                continue
+            row = {**scored(images, site, prior, crowd), **told}
+            keep(f"{tag} {name} {place}", row, np.concatenate([site.truth, prior, placed(site.truth, images)]))
+        for place, site in enumerate(sites):
+            if f"seed {options.seed} prior {place}" not in results:
+                keep(
+                    f"seed {options.seed} prior {place}",
+                    scored(np.repeat(prior, len(site.truth), 0), site, prior, crowd),
+                )
+
+
+def main() -> None:
+    parser = site_parser(__doc__)
+    parser.set_defaults(sites=6)
+    parser.add_argument("--attacks", default="span,span-pooled", help="span, span-pooled, row-space and others")
+    parser.add_argument("--protect", action="append", help="NAME=STRENGTH,...; again for more; '' for nothing")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--passes", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=0)
+    parser.add_argument("--weights-alone", action="store_true", help="running statistics stay at the sites (FedBN)")
+    parser.add_argument("--candidates", action="store_true", help="also rank everybody's images by likelihood")
+    parser.add_argument("--tag", default="", help="added to the names of the rows")
+    parser.add_argument("--png", type=Path)
+    options = parser.parse_intermixed_args()
+    options.attacks = [name for name in options.attacks.split(",") if name]
+    options.protect = options.protect or [""]
+    if options.json is None:
+        parser.error("--json is where rows are kept: name a file")
+    torch.set_num_threads(1)
+    run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Images by what their patches explain of an update: an attack that noise, rounding and more passes do not stop.
+
+The update of a kernel is ``W = sum_p delta_p x patch_p + noise``. Nobody tells the server the errors ``delta``; taken
+as Gaussian they integrate out, and each row of W is N(0, sigma^2 I + tau^2 X X'), X the patches (less their mean, where
+BatchNorm makes the errors of a channel sum to zero) of the images in question. That marginal likelihood (probabilistic
+PCA with the directions given by the image: Tipping & Bishop 1999) is a smooth function of the images, first order to
+differentiate, and holds for every layer at once, whether it has fewer positions than channels or not. It needs no
+label, no gap in a spectrum and no guess of the errors, and weighs each layer by its signal to noise by itself.
+
+- *Noise*: sigma is read off the update, from the energy in directions that no image could have filled
+  (``noise_levels``); a server that knows the recipe need not know the draw. What rounding, pruning and a model that
+  moves between the steps do counts as noise too, layer by layer.
+- *Several passes or batches* are taken as one step over all images.
+- *Several rounds* on the same images multiply their likelihoods (``Observation`` each); noise is independent in each.
+- Running statistics, where they were sent, are one more Gaussian observation, of the moments at each BatchNorm.
+
+The images are those of the largest posterior under a prior learned from public images (``fedsec.probes.gaussian``).
+The noise is annealed: it starts ANNEALED times the layer's own deviation and comes down, coarse directions first.
+
+Ours. Related: R-GAP (Zhu & Blaschko 2021), SPEAR (Dimitrov et al. 2024), DAGER (Petrov et al. 2024), which take the
+span as exact; noise edges and shrinkage of singular values: Gavish & Donoho (2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from fedsec.probes.batchnorm import recovered
+from fedsec.probes.gaussian import GaussianPrior
+from fedsec.probes.replica import BatchMoments, Geometry, Replica
+from fedsec.probes.terms import excess
+from fedsec.probes.view import ServerView
+from fedsec.seeds import address_seed
+
+ITERATIONS = 80
+RATE = 0.1
+SPREAD = 0.3
+"""Of a batch's starts along the prior's directions; one image starts at its mean."""
+ANNEALED, LEAST = 0.3, 0.01
+"""Noise at the start and at least, in deviations of the layer's update. Below LEAST the likelihood is so narrow that an
+optimiser follows its walls. These, RATE and BLURRED were found on site 0 of seed 0 of docs/results/leakage.md."""
+COOLING = 0.7
+"""Share of the iterations in which the noise comes down."""
+BLURRED = 1.0
+"""Least deviation that is allowed moments, in root mean squares of a layer's. Held closer they keep the optimiser from
+following the weights (SSIM 0.44 in place of 0.65 at sigma0 1)."""
+OUTSIDE = 1e3
+"""Nats for a mean squared excess over [-1, 1] of 1, an image."""
+HARDLY = 0.05
+"""Least share of an update's energy that is taken for signal."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """``update`` (out, d) float32 of one kernel; ``noise``: deviation of an entry; ``signal``: mean squared entry less
+    the noise's."""
+
+    geometry: Geometry
+    update: Tensor
+    noise: float
+    signal: float
+
+    @property
+    def deviation(self) -> float:
+        """Root mean square of an entry."""
+        return float(self.update.square().mean().sqrt())
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One round as the server saw it. ``together``: whether every step had all images in its batch, so that their own
+    moments normalise; otherwise those recovered do, if there are any. ``moments``: at each BatchNorm, empty without;
+    ``blur``: deviation of each."""
+
+    replica: Replica
+    layers: dict[str, Layer]
+    moments: list[BatchMoments]
+    blur: list[tuple[float, float]]
+    together: bool
+    centred: bool
+
+    @classmethod
+    def of(cls, view: ServerView, *, device: str = "cpu") -> Observation:
+        """Of a reply. ``view.examples`` images are taken to have been met, each at least once."""
+        replica, recipe = Replica(view.recipe, view.before, device=device), view.recipe
+        centred, together = recipe.norm == "batch", view.examples <= recipe.batch
+        layers = _layers(view, replica)
+        if not (view.statistics and replica.watched):
+            return cls(replica, layers, [], [], together, centred)
+        counts = replica.counts(min(recipe.batch, view.examples))
+        found = recovered(
+            view.before, view.after, steps=recipe.steps, momentum=recipe.bn_momentum, counts=counts
+        ).values()
+        gain = 1 / (1 - (1 - recipe.bn_momentum) ** recipe.steps)
+        noise = gain * float(np.median([layer.noise for layer in layers.values()]))
+        moments = [(_tensor(m.mean, device), _tensor(np.maximum(m.var, 0), device)) for m in found]
+        blur = [(_blurred(mean, noise), _blurred(spread, noise)) for mean, spread in moments]
+        return cls(replica, layers, moments, blur, together, centred)
+
+    def surprise(self, images: Tensor, least: float) -> Tensor:
+        """Negative log likelihood of the round given ``images``, in nats, but for a constant. ``least``: noise that is
+        assumed at least, in deviations of each layer's update and of its moments."""
+        entered, seen = self._forward(images)
+        parts = [self._unexplained(layer, entered[name], least) for name, layer in self.layers.items()]
+        if self.together:
+            for moments, aims, blurs in zip(seen, self.moments, self.blur, strict=False):
+                for value, aim, blur in zip(moments, aims, blurs, strict=True):
+                    parts.append((value - aim).square().sum() / (2 * blur**2))
+        return torch.stack(parts).sum()
+
+    def _forward(self, images: Tensor) -> tuple[dict[str, Tensor], list[BatchMoments]]:
+        """What enters each layer, and the moments on the way."""
+        entered: dict[str, Tensor] = {}
+        handles = []
+        for name in self.layers:
+
+            def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                entered[name] = inputs[0]
+
+            handles.append(self.replica.modules[name].register_forward_pre_hook(keep))
+        for module, moments in zip(self.replica.watched, [] if self.together else self.moments, strict=False):
+            module.given = moments
+        try:
+            _, seen = self.replica.logits(self.replica.weights, images)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module in self.replica.watched:
+                module.given = None
+        return entered, seen
+
+    def _unexplained(self, layer: Layer, entered: Tensor, least: float) -> Tensor:
+        """- log N(rows; 0, sigma^2 I + tau^2 X X') summed over rows, less what does not depend on X; by whichever of
+        X'X and X X' is smaller. tau is such that the signal has the energy that the update shows."""
+        geometry, update = layer.geometry, layer.update
+        columns = F.unfold(entered, kernel_size=geometry.kernel, padding=geometry.padding, stride=geometry.stride)
+        patches = columns.transpose(0, 1).flatten(1)
+        if self.centred:
+            patches = patches - patches.mean(dim=1, keepdim=True)
+        patches = patches / patches.square().mean().sqrt().clamp(min=1e-12)
+        rows, (width, count) = len(update), patches.shape
+        noise = max(layer.noise, least * layer.deviation, 1e-20)
+        ratio = max(layer.signal, HARDLY * layer.deviation**2) / (count * noise**2)
+        scaled = update / noise
+        if count <= width:
+            root = torch.linalg.cholesky(torch.eye(count, device=update.device) + ratio * (patches.T @ patches))
+            along = torch.linalg.solve_triangular(root, (scaled @ patches).T, upper=False)
+            explained = ratio * along.square().sum()
+        else:
+            root = torch.linalg.cholesky(torch.eye(width, device=update.device) + ratio * (patches @ patches.T))
+            explained = -torch.linalg.solve_triangular(root, scaled.T, upper=False).square().sum()
+        surprise: Tensor = rows * root.diagonal().log().sum() - explained / 2
+        return surprise
+
+
+def noise_levels(view: ServerView, replica: Replica) -> dict[str, float]:
+    """Deviation of the noise on an entry, layer by layer: the root of the mean energy in the singular directions beyond
+    as many as the images have positions, which no signal of one step reaches. Layers without such directions have the
+    median of the others', as a share of their own update or as it is, whichever is less; 0 where there are none."""
+    exact, shares, deviations = {}, [], {}
+    for name, geometry in replica.convolutions().items():
+        kernel = _kernel(view, name)
+        deviations[name] = float(np.sqrt(np.mean(np.square(kernel))))
+        rank, (rows, width) = view.examples * geometry.positions, kernel.shape
+        if rank < min(rows, width) and deviations[name] > 0:
+            values = np.linalg.svd(kernel, compute_uv=False)
+            exact[name] = float(np.sqrt(np.square(values[rank:]).sum() / ((rows - rank) * (width - rank))))
+            shares.append(exact[name] / deviations[name])
+    usual, share = (float(np.median(list(found))) if found else 0.0 for found in (exact.values(), shares))
+    return {name: exact.get(name, min(usual, share * deviation)) for name, deviation in deviations.items()}
+
+
+def span(
+    rounds: Sequence[Observation],
+    prior: GaussianPrior,
+    *,
+    count: int,
+    seed: int,
+    iterations: int = ITERATIONS,
+    start: Tensor | None = None,
+    say: Callable[[int, Tensor], None] = lambda iteration, images: None,
+) -> tuple[Tensor, float]:
+    """(count, c, s, s) images within [-1, 1], and by how many nats they are likelier than the prior's mean, the prior
+    counted in and over all ``rounds``, at the least noise that the annealing ends with.
+
+    ``start``: images to begin with; the prior's own otherwise. Every iteration looks at one of the ``rounds``,
+    by turns.
+    """
+    spread = SPREAD if count > 1 else 0.0
+    at = prior.start(count, seed=address_seed(seed, "span"), spread=spread)
+    at = at if start is None else prior.coordinates(start)
+    at = [part.detach().clone().requires_grad_(True) for part in at]
+    adam = torch.optim.Adam(at, RATE)
+    rate = CosineAnnealingLR(adam, max(iterations, 1))
+    for iteration in range(iterations):
+        cooled = min(1.0, iteration / (COOLING * iterations))
+        least = ANNEALED * (LEAST / ANNEALED) ** cooled if start is None else LEAST
+        images = prior.images(at)
+        seen = rounds[iteration % len(rounds)]
+        loss = len(rounds) * seen.surprise(images, least) + prior.surprise(at) + OUTSIDE * count * excess(images)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        rate.step()
+        say(iteration + 1, images)
+    with torch.no_grad():
+        blank = prior.mean.expand(count, *prior.mean.shape)
+        found = prior.images(at)
+        gained = sum(float(seen.surprise(blank, LEAST) - seen.surprise(found, LEAST)) for seen in rounds)
+        return found.clamp(-1, 1), gained - float(prior.surprise(at))
+
+
+def _layers(view: ServerView, replica: Replica) -> dict[str, Layer]:
+    """Every convolution that sees more than the image itself and overlaps its patches."""
+    noises, found = noise_levels(view, replica), {}
+    for name, geometry in replica.convolutions().items():
+        update = _tensor(_kernel(view, name), replica.device)
+        energy = float(update.square().mean())
+        if min(geometry.kernel) > 1 and geometry.shape[0] != view.recipe.channels and 0 < energy < np.inf:
+            found[name] = Layer(geometry, update, noises[name], max(energy - noises[name] ** 2, 0.0))
+    return found
+
+
+def _kernel(view: ServerView, name: str) -> np.ndarray:
+    change = view.update[f"{name}.weight"]
+    return change.reshape(len(change), -1)
+
+
+def _blurred(moments: Tensor, noise: float) -> float:
+    return max(noise, BLURRED * float(moments.square().mean().sqrt()), 1e-12)
+
+
+def _tensor(values: np.ndarray, device: str) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32)).to(device)

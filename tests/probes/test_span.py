@@ -1,0 +1,198 @@
+"""The attack that knows of noise: what it takes for noise, that truth is likelier, and that strength takes it away."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from clients.classifier import ClassifierClient
+from fedsec.datasets.phantom import draw
+from fedsec.images import to_images
+from fedsec.metrics.iip import pixels
+from fedsec.models.networks import NetworkSpec, new_network
+from fedsec.models.training import network_arrays
+from fedsec.privacy.protection import PROTECTIONS, Chosen
+from fedsec.probes.audit import ATTACKS, Means, pooled
+from fedsec.probes.candidates import likeness, rank_of
+from fedsec.probes.gaussian import GaussianPrior
+from fedsec.probes.replica import Replica
+from fedsec.probes.span import LEAST, Observation, noise_levels, span
+from fedsec.probes.view import Recipe, ServerView
+from fedsec.seeds import stream
+from fedsec.types import Images, Rows
+from tests.probes.rounds import disturbed
+
+RECIPE = Recipe(network="convnet", size=32)
+
+
+@pytest.fixture(scope="module")
+def chests() -> Rows:
+    raw = draw("chest", 60, 32, seed=0)
+    return Rows(raw.pixels, np.zeros(60, np.int64))
+
+
+@pytest.fixture(scope="module")
+def prior(chests: Rows) -> Images:
+    mean: Images = to_images(chests.pixels[10:]).mean(axis=0, keepdims=True)
+    return mean
+
+
+@pytest.fixture(scope="module")
+def learned(chests: Rows, prior: Images) -> GaussianPrior:
+    return GaussianPrior.of(to_images(chests.pixels[10:]), mean=prior)
+
+
+def reply(rows: Rows, recipe: Recipe = RECIPE, *, number: int = 1, protect: str = "") -> ServerView:
+    before = list(network_arrays(new_network(NetworkSpec("convnet", recipe.norm), seed=1)).values())
+    client = ClassifierClient(recipe, rows, partition=0, seed=0, protect=protect)
+    client.fit(before, {"round": number})
+    assert client.captured is not None
+    return client.captured
+
+
+def correlation(one: Images, other: Images) -> float:
+    a, b = pixels(one)[0], pixels(other)[0]
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def most_like_another(images: Images, chests: Rows) -> float:
+    return max(correlation(images, to_images(chests.pixels[k : k + 1])) for k in range(1, len(chests)))
+
+
+def test_the_noise_is_read_off_the_update(chests: Rows) -> None:
+    view = reply(chests.take(np.array([0])))
+    replica = Replica(view.recipe, view.before)
+    clean = noise_levels(view, replica)
+    assert max(clean.values()) < 1e-7, "float32 alone"
+    share = 0.5
+    noisy = disturbed(view, share)
+    found = noise_levels(noisy, replica)
+    name = max(replica.convolutions(), key=lambda layer: int(np.prod(view.before[f"{layer}.weight"].shape)))
+    true = share * float(np.sqrt(np.mean(np.square(view.update[f"{name}.weight"]))))
+    assert 0.8 * true < found[name] < 1.05 * true
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("protect", ["", "noise=1", "quantise=1", "prune=0.9", "local-statistics=1", "noise=2"])
+def test_the_true_image_is_likelier_than_the_prior(chests: Rows, prior: Images, protect: str, norm: str) -> None:
+    own = chests.take(np.array([0]))
+    seen = Observation.of(reply(own, replace(RECIPE, norm=norm), protect=protect))  # type: ignore[arg-type]
+    with torch.no_grad():
+        truth, blank, other = (
+            float(seen.surprise(torch.from_numpy(images).float(), LEAST))
+            for images in (to_images(own.pixels), prior, to_images(chests.pixels[1:2]))
+        )
+    assert truth < blank
+    assert truth < other
+
+
+@pytest.mark.parametrize(
+    "protect", ["", "noise=0.1", "noise=1", "quantise=0.3", "prune=0.5", "local-statistics=1", "clip-noise=0.0001"]
+)
+def test_the_image_is_drawn_through_protections(chests: Rows, prior: Images, protect: str) -> None:
+    own = chests.take(np.array([0]))
+    images, told = ATTACKS["span"](reply(own, protect=protect), Means(prior, chests.take(np.arange(10, 60)), 0, 60))
+    truth = to_images(own.pixels)
+    assert correlation(images, truth) > correlation(prior, truth) + 0.02
+    assert correlation(images, truth) > max(
+        correlation(images, to_images(chests.pixels[k : k + 1])) for k in range(1, 60)
+    )
+    assert told["nats"] > 0
+
+
+def test_more_passes_are_no_protection(chests: Rows, prior: Images) -> None:
+    own = chests.take(np.array([0]))
+    view = reply(own, replace(RECIPE, steps=4))
+    images, _ = ATTACKS["span"](view, Means(prior, chests.take(np.arange(10, 60)), 0, 60))
+    truth = to_images(own.pixels)
+    assert correlation(images, truth) > max(
+        correlation(images, to_images(chests.pixels[k : k + 1])) for k in range(1, 60)
+    )
+
+
+def test_rounds_pooled_say_more_than_one(chests: Rows, prior: Images, learned: GaussianPrior) -> None:
+    """Through noise that hides the image in one round: the truth's lead grows with the rounds."""
+    own, truth = chests.take(np.array([0])), torch.from_numpy(to_images(chests.pixels[:1])).float()
+    views = [reply(own, number=number, protect="noise=10") for number in range(1, 7)]
+    blank = torch.from_numpy(prior).float()
+    with torch.no_grad():
+        leads = [
+            float(seen.surprise(blank, LEAST) - seen.surprise(truth, LEAST)) for seen in map(Observation.of, views)
+        ]
+    assert sum(leads) > max(leads) > 0
+    images, told = pooled(views, Means(prior, chests.take(np.arange(10, 60)), 0, 60))
+    assert images.shape == truth.shape
+    assert np.isfinite(told["nats"])
+
+
+def test_an_update_of_noise_alone_gives_next_to_nothing(chests: Rows, learned: GaussianPrior) -> None:
+    view = disturbed(reply(chests.take(np.array([0]))), 1.0, alone=True)
+    after = {n: view.before[n] if "running" in n else v for n, v in view.after.items()}
+    seen = Observation.of(replace(view, after={n: v for n, v in after.items() if "running" not in n}))
+    _, alone = span([seen], learned, count=1, seed=0, iterations=30)
+    told = Observation.of(reply(chests.take(np.array([0])), protect="local-statistics=1"))
+    _, read = span([told], learned, count=1, seed=0, iterations=30)
+    assert read > 20 * max(alone, 1.0)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in PROTECTIONS.items() if not entry.whole])
+def test_at_strength_0_the_attack_is_the_plain_one(chests: Rows, prior: Images, name: str) -> None:
+    view = reply(chests.take(np.array([0])))
+    after = Chosen(name, 0.0)(view.before, view.after, stream(0, "test"))
+    means = Means(prior, chests.take(np.arange(10, 60)), 0, 5)
+    plain, told = ATTACKS["span"](view, means)
+    again, same = ATTACKS["span"](replace(view, after=after), means)
+    np.testing.assert_array_equal(plain, again)
+    assert told == same
+
+
+def test_noise_takes_the_lead_away_without_a_jump(chests: Rows, prior: Images) -> None:
+    """What the true image leads by falls with the noise, by at most two orders of magnitude for one of noise."""
+    own = chests.take(np.array([0]))
+    truth, blank = torch.from_numpy(to_images(own.pixels)).float(), torch.from_numpy(prior).float()
+    leads = []
+    for strength in (0.03, 0.3, 3.0, 30.0):
+        seen = Observation.of(reply(own, protect=f"local-statistics=1,noise={strength}"))
+        with torch.no_grad():
+            leads.append(float(seen.surprise(blank, LEAST) - seen.surprise(truth, LEAST)))
+    assert leads == sorted(leads, reverse=True)
+    assert all(after > before / 200 for before, after in itertools.pairwise(leads[:3]))
+
+
+def test_the_prior_is_what_public_images_are_like(chests: Rows, learned: GaussianPrior) -> None:
+    public = torch.from_numpy(to_images(chests.pixels[10:])).float()
+    own = torch.from_numpy(to_images(chests.pixels[:5])).float()
+    torch.testing.assert_close(learned.images(learned.coordinates(own)), own, atol=1e-3, rtol=0)
+    strange = torch.randn(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert learned.surprise(learned.coordinates(own)) < learned.surprise(learned.coordinates(strange)) / 2
+    assert learned.surprise(learned.coordinates(learned.mean[None])) < 1e-3
+    assert learned.directions.shape[0] == len(public) - len(public) // 5
+    few = GaussianPrior.of(to_images(chests.pixels[:3]), mean=to_images(chests.pixels[:3]).mean(axis=0, keepdims=True))
+    assert few.directions.shape == (0, 1, 32, 32)
+
+
+@pytest.mark.parametrize("protect", ["", "noise=1", "noise=25", "local-statistics=1,noise=10"])
+def test_candidates_are_told_apart_through_noise(chests: Rows, protect: str) -> None:
+    views = [reply(chests.take(np.array([place])), protect=protect) for place in range(3)]
+    found = likeness(views, chests)
+    assert found.shape == (3, 60)
+    assert [rank_of(found[place], place) for place in range(3)] == [1, 1, 1]
+
+
+def test_candidates_say_nothing_of_an_update_of_noise(chests: Rows) -> None:
+    view = disturbed(reply(chests.take(np.array([0])), protect="local-statistics=1"), 1.0, alone=True)
+    ranks = []
+    for place in range(20):
+        rng = np.random.default_rng(place)
+        after = {n: view.before[n] + rng.standard_normal(v.shape) for n, v in view.update.items()}
+        ranks.append(rank_of(likeness([replace(view, after=after)], chests)[0], place))
+    assert 20 < np.mean(ranks) < 41
+
+
+def test_ranks_count_ties_half() -> None:
+    assert rank_of(np.array([1.0, 1.0, 1.0, 0.0]), 0) == 2
+    assert rank_of(np.array([3.0, 1.0, 2.0]), 0) == 1
