@@ -12,6 +12,7 @@ from PIL import Image
 from experiments import caught, pooled, watched
 from experiments.evidence import table as evidence
 from experiments.heat import apart, tables
+from experiments.membership import table as members
 from experiments.roc import RULES, draw
 from experiments.roc import table as detection
 from experiments.table import DEFAULT
@@ -145,6 +146,13 @@ def test_leakage_rows(attack: str, files: tuple[str, ...]) -> None:
         for way in ways
     ]
     assert any(all(text in line for text in way) for line in lines for way in said), (said, lines)
+
+
+@pytest.mark.parametrize("file", sorted((RESULTS / "membership").glob("*.json")), ids=lambda file: file.stem)
+def test_membership_tables_have_chance_beside_each_number(file: Path) -> None:
+    page = (RESULTS / "membership.md").read_text(encoding="utf-8")
+    for name, kept in json.loads(file.read_text(encoding="utf-8")).items():
+        assert "\n".join(members(name, kept["attacks"])) in page
 
 
 def shown(value: float, digits: int) -> str:
