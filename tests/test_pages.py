@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import caught, pooled, watched
+from experiments import caught, pgsl_privacy, pooled, watched
 from experiments.evidence import table as evidence
 from experiments.heat import apart, tables
 from experiments.membership import table as members
@@ -22,6 +22,7 @@ from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
+from fedsec.metrics.tradeoff import against_noise
 from fedsec.reports.heat import MAPS
 from fedsec.reports.runlog import read
 
@@ -153,6 +154,23 @@ def test_membership_tables_have_chance_beside_each_number(file: Path) -> None:
     page = (RESULTS / "membership.md").read_text(encoding="utf-8")
     for name, kept in json.loads(file.read_text(encoding="utf-8")).items():
         assert "\n".join(members(name, kept["attacks"])) in page
+
+
+def test_pgsl_table_is_of_the_kept_cells() -> None:
+    arms = "plain,noise-0.5,noise-1,noise-2,noise-4,pgsl,no-peek-5"
+    cells: dict[str, dict[int, pgsl_privacy.Cell]] = {}
+    for arm in arms.split(","):
+        files = [RESULTS / f"pgsl/privacy-chest/{arm}-{seed}.json" for seed in range(3)]
+        cells[arm] = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in enumerate(files)}
+    page = (RESULTS / "pgsl-privacy.md").read_text(encoding="utf-8")
+    assert arms in page
+    assert pgsl_privacy.table(cells) in page
+    for measure, digits in (("iip", 3), (SSIM, 3), ("rdlv", 3), ("psnr", 1)):
+        mine, *noise = (pgsl_privacy.point(arm, cells[arm], measure) for arm in ("pgsl", *arms.split(",")[:5]))
+        found = against_noise(mine, noise, measure=measure)
+        ends = " to ".join(f"{value:+.{digits}f}" for value in (found.low, found.high))
+        assert f"{found.difference:+.{digits}f} ({ends})" in page
+        assert "not told apart" in found.words
 
 
 def shown(value: float, digits: int) -> str:
