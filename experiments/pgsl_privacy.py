@@ -149,12 +149,11 @@ def held(cells: dict[str, dict[int, Cell]]) -> str:
 
 
 def point(arm: str, rows: dict[int, Cell], measure: str) -> Point:
-    """What the verdict reads of an arm: accuracies, and each image's leakage by each attack, seed by seed; of 'iip',
-    the share identified, one value a seed."""
+    """What the verdict reads of an arm: accuracies, and by each attack the mean leakage of each seed's images; images
+    that the prior is not like at all have no RDLV and are left out of its mean."""
     seeds = sorted(rows)
     names = [name for name in rows[seeds[0]]["attacks"] if name != "prior"]
-    each = {name: [rows[seed]["attacks"][name][measure] for seed in seeds] for name in names}
-    leaks = {name: np.array(values).reshape(len(seeds), -1) for name, values in each.items()}
+    leaks = {name: np.array([[np.nanmean(rows[s]["attacks"][name][measure])] for s in seeds]) for name in names}
     return Point(arm, np.array([rows[seed]["utility"]["accuracy"] for seed in seeds]), rows[seeds[0]]["test"], leaks)
 
 
@@ -195,6 +194,33 @@ def verdicts(cells: dict[str, dict[int, Cell]], measure: str) -> list[str]:
     return lines
 
 
+def federated(file: Path) -> list[str]:
+    """Verdicts of a run over Flower, from its lines of events 'leak' and 'score': the last audit of each seed against
+    noise at the arm's own accuracy. Arms of noise are 'split' and 'noise-LEVEL'."""
+    events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    scores = {(e["arm"], e["seed"], e["name"]): e for e in events if e["event"] == "score"}
+    drawn = [e for e in events if e["event"] == "leak" and e["attack"] != "prior"]
+    rows: dict[str, dict[int, dict[str, Any]]] = {}
+    for event in drawn:
+        rows.setdefault(event["arm"], {}).setdefault(event["seed"], {})[event["attack"]] = event["values"]
+    levels = {"split": 0.0} | {arm: float(arm.removeprefix("noise-")) for arm in rows if arm.startswith("noise-")}
+    key = ssim_of({name for event in drawn for name in event["values"]})
+
+    def of(arm: str, measure: str) -> Point:
+        found = [scores.get((arm, s, "accuracy-late-on")) or scores[arm, s, "accuracy-plain-off"] for s in rows[arm]]
+        names = next(iter(rows[arm].values()))
+        leaks = {name: np.array([[seed[name][measure]] for seed in rows[arm].values()]) for name in names}
+        return Point(arm, np.array([score["value"] for score in found]), found[0]["n"], leaks)
+
+    curve = sorted(levels, key=lambda arm: levels[arm])
+    return [
+        against_noise(of(arm, measure), [of(level, measure) for level in curve], measure=HEADINGS[measure]).words
+        for measure in ("iip-pixels", key, "rdlv", "psnr")
+        for arm in rows
+        if arm not in levels
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="'phantom', or a folder, CSV or .npz of real images")
@@ -212,13 +238,17 @@ def main() -> None:
     parser.add_argument("--shown", type=int, default=8, help="images in a strip")
     parser.add_argument("--out", type=Path, default=Path("runs/pgsl-privacy"), help="one JSON file a cell")
     parser.add_argument("--png", type=Path, help="folder for a strip a cell")
+    parser.add_argument("--events", type=Path, help="run nothing: the verdicts of a run over Flower, from its events")
     options = parser.parse_intermixed_args()
     options.arms, options.seeds = options.arms.split(","), [int(word) for word in options.seeds.split(",")]
     options.oracle = options.oracle.split(",")
     torch.set_num_threads(1)
+    if options.events:
+        print("\n".join(federated(options.events)))
+        return
     cells = run(options)
     print("\n" + table(cells) + "\n")
-    print("\n".join(line for measure in ("iip", held(cells), "psnr") for line in verdicts(cells, measure)))
+    print("\n".join(line for measure in ("iip", held(cells), "rdlv", "psnr") for line in verdicts(cells, measure)))
 
 
 if __name__ == "__main__":

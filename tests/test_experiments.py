@@ -20,10 +20,12 @@ from fedsec.matrix import read_matrix
 from fedsec.metrics.features import Extractor
 from fedsec.metrics.lpips import STAGES
 from fedsec.metrics.measures import SSIM
+from fedsec.metrics.membership import membership as judge
 from fedsec.metrics.membership import without_signal
 from fedsec.models.shadows import Regime
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import allotted
+from fedsec.probes.membership import ATTACKS, Held
 from fedsec.reports.runlog import read
 from fedsec.seeds import stream
 from tests.metrics.samples import lesions
@@ -238,6 +240,12 @@ def test_members_and_strangers_have_equally_many_shadows_and_no_signal_is_a_coin
         assert np.mean(auc["chance"]) == pytest.approx(0.5, abs=0.008)
         assert np.mean(at_one["chance"]) == pytest.approx(7 / 601, abs=0.002), "six of 600 strangers, rank by rank"
         assert auc["low"] < np.mean(auc["chance"]) < auc["high"]
+    with_siblings = []
+    for k in range(12):
+        others, sure = np.arange(12) != k, without_signal(inside, 6, stream(0, "siblings", k))
+        held = Held(target=sure[k], shadows=sure[others], inside=inside[others])
+        with_siblings.append(judge(ATTACKS["lira-online"].score(held), inside[k], np.arange(800)).auc)
+    assert np.mean(with_siblings) < 0.49
 
 
 def test_the_membership_trial_asks_for_enough_shadows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import caught, watched
+from experiments import caught, pgsl_privacy, pooled, watched
 from experiments.evidence import table as evidence
 from experiments.heat import apart, tables
+from experiments.membership import table as members
 from experiments.roc import RULES, draw
 from experiments.roc import table as detection
 from experiments.table import DEFAULT
 from experiments.table import table as scores
+from fedsec.errors import ConfigError
 from fedsec.matrix import read_matrix
 from fedsec.matrix_run import standings
 from fedsec.metrics.intervals import mean_interval
+from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
+from fedsec.metrics.tradeoff import against_noise
 from fedsec.reports.heat import MAPS
 from fedsec.reports.runlog import read
 
@@ -29,6 +33,7 @@ QUALITY = "frechet-domain,kid,precision,recall,spread,trigger-rate,trigger-stren
 DRAWN = "frechet-domain,precision,recall,spread,gan-test-auc,utility-auc-25,trigger-rate,trigger-strength"
 KINDS = ("iid", "1.0", "0.3", "0.1")
 SEEDS = tuple(f"one-image-seed-{seed}" for seed in range(3))
+KEYS = (("psnr", 1), ("rdlv", 2))
 RATIO = "Fréchet distance over the oracle's"
 CHEST = ("data.modality=chest", "data.grouping=classes", "gan.mirror=false")
 
@@ -131,15 +136,62 @@ def test_matrix_tables(
     ],
 )
 def test_leakage_rows(attack: str, files: tuple[str, ...]) -> None:
-    rows = []
-    for file in files:
-        kept = json.loads((RESULTS / f"leakage/{file}.json").read_text(encoding="utf-8"))
-        rows += [row for key, row in kept.items() if key.rsplit(" ", 1)[0] == attack]
+    seeds = pooled.rows_of([RESULTS / f"leakage/{file}.json" for file in files])[attack]
+    rows = [row for seed in seeds for row in seed]
     page = (RESULTS / "leakage.md").read_text(encoding="utf-8").replace("*", "").splitlines()
     lines = [line for line in page if line.replace("`", "").startswith(f"| {attack} |") and f"| {len(rows)} " in line]
     assert lines, f"no line says that {attack} was run at {len(rows)} sites"
-    said = [spread([row[key] for row in rows], digits) for key, digits in (("psnr", 1), ("ssim", 2), ("rdlv", 2))]
-    assert any(all(text in line for text in said) for line in lines), (said, lines)
+    ways = ([rows], seeds)  # the mean over sites, or over the seeds' means
+    said = [
+        [shown(float(np.mean([np.mean([row[key] for row in group]) for group in way])), n) for key, n in KEYS]
+        for way in ways
+    ]
+    assert any(all(text in line for text in way) for line in lines for way in said), (said, lines)
+
+
+@pytest.mark.parametrize("file", sorted((RESULTS / "membership").glob("*.json")), ids=lambda file: file.stem)
+def test_membership_tables_have_chance_beside_each_number(file: Path) -> None:
+    page = (RESULTS / "membership.md").read_text(encoding="utf-8")
+    for name, kept in json.loads(file.read_text(encoding="utf-8")).items():
+        assert "\n".join(members(name, kept["attacks"])) in page
+
+
+def test_pgsl_table_is_of_the_kept_cells() -> None:
+    arms = "plain,noise-0.5,noise-1,noise-2,noise-4,pgsl,no-peek-5"
+    cells: dict[str, dict[int, pgsl_privacy.Cell]] = {}
+    for arm in arms.split(","):
+        files = [RESULTS / f"pgsl/privacy-chest/{arm}-{seed}.json" for seed in range(3)]
+        cells[arm] = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in enumerate(files)}
+    page = (RESULTS / "pgsl-privacy.md").read_text(encoding="utf-8")
+    assert arms in page
+    assert pgsl_privacy.table(cells) in page
+    for measure, digits in (("iip", 3), (SSIM, 3), ("rdlv", 3), ("psnr", 1)):
+        mine, *noise = (pgsl_privacy.point(arm, cells[arm], measure) for arm in ("pgsl", *arms.split(",")[:5]))
+        found = against_noise(mine, noise, measure=measure)
+        ends = " to ".join(f"{value:+.{digits}f}" for value in (found.low, found.high))
+        assert f"{found.difference:+.{digits}f} ({ends})" in page
+        assert "not told apart" in found.words
+
+
+def shown(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def test_sites_of_one_seed_count_once_and_measures_are_not_mixed(tmp_path: Path) -> None:
+    files = [RESULTS / f"leakage/{name}.json" for name in SEEDS]
+    line = next(line for line in pooled.table(pooled.rows_of(files)) if line.startswith("| row-space |"))
+    means = []
+    for file in files:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        means.append(np.mean([row["rdlv"] for key, row in kept.items() if key.startswith("row-space ")]))
+    over = mean_interval([float(mean) for mean in means])
+    assert "| row-space | 3 | 18 | not measured |" in line
+    assert f"| {over.mean:.2f} ({over.low:.2f} to {over.high:.2f}) |" in line
+    assert HEADINGS[OLD_SSIM] in pooled.table(pooled.rows_of(files))[0]
+    new = tmp_path / "new.json"
+    new.write_text(files[0].read_text(encoding="utf-8").replace(f'"{OLD_SSIM}"', f'"{SSIM}"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match="two measures of SSIM"):
+        pooled.table(pooled.rows_of([new, files[1]]))
 
 
 @pytest.mark.parametrize(
@@ -158,9 +210,3 @@ def test_rows_of_what_statistics_say(file: str, line: str) -> None:
     error = np.abs(np.array(kept["read"]) - np.array(kept["truth"])).mean()
     page = (RESULTS / "leakage.md").read_text(encoding="utf-8").replace("*", "")
     assert f"| {line} | {error:.2f} |" in page
-
-
-def spread(values: list[float], digits: int) -> str:
-    found = mean_interval(values)
-    mean, low, high = (f"{round(value, digits) + 0.0:.{digits}f}" for value in (found.mean, found.low, found.high))
-    return f"{mean} ({low} to {high})"

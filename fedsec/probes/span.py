@@ -170,8 +170,9 @@ def noise_levels(view: ServerView, replica: Replica) -> dict[str, float]:
         deviations[name] = float(np.sqrt(np.mean(np.square(kernel))))
         rank, (rows, width) = view.examples * geometry.positions, kernel.shape
         if rank < min(rows, width) and deviations[name] > 0:
-            values = np.linalg.svd(kernel, compute_uv=False)
-            exact[name] = float(np.sqrt(np.square(values[rank:]).sum() / ((rows - rank) * (width - rank))))
+            narrow = kernel if rows <= width else kernel.T
+            energies = np.linalg.eigvalsh(narrow @ narrow.T)[: min(rows, width) - rank]  # rising, squares of the values
+            exact[name] = float(np.sqrt(max(energies.sum(), 0.0) / ((rows - rank) * (width - rank))))
             shares.append(exact[name] / deviations[name])
     usual, share = (float(np.median(list(found))) if found else 0.0 for found in (exact.values(), shares))
     return {name: exact.get(name, min(usual, share * deviation)) for name, deviation in deviations.items()}

@@ -15,6 +15,7 @@ from fedsec.reports.gallery import Pictures
 from fedsec.reports.leaks import (
     OWN,
     PRIOR,
+    UNKNOWN,
     Leak,
     batch_of,
     images_of,
@@ -23,6 +24,7 @@ from fedsec.reports.leaks import (
     setting,
     sites,
     strongest,
+    unmade,
     verdict,
 )
 from fedsec.reports.markup import figure, inert, paragraph, plots, section, table
@@ -45,8 +47,10 @@ def leak_verdict(record: RunRecord) -> Verdict:
     first = arms[0]
     worst = [site for site in sites(found) if (leak := strongest(found, first, site)) and leak.level == "drawn"]
     told = ", ".join(f"site {site} ({_holds(record, site)})" for site in worst)
-    head = f"In {first}, a server that only looks could draw images of {told or 'no audited site'}"
-    rest = f"; {len(sites(found))} of {record.header.clients} sites were audited."
+    unknown = sum(verdict(found, first, site) == UNKNOWN for site in sites(found))
+    head = f"In {first}, a server that only looks could draw images of {told or 'none of the sites that it tried'}"
+    rest = f"; of {unknown} nothing is known" if unknown else ""
+    rest += f"; {len(sites(found))} of {record.header.clients} sites were audited."
     return Verdict(head + rest, (*points, ("Read with care", _cautions(record, found))))
 
 
@@ -62,6 +66,8 @@ def _sentence(record: RunRecord, found: Sequence[Leak], arm: str, site: int) -> 
     prior = next((row for row in found if (row.arm, row.partition, row.attack) == (arm, site, PRIOR)), None)
     text = f"Site {site} ({_holds(record, site)}, batches of {batch_of(record, arm, site)}): "
     text += f"{verdict(found, arm, site)}. "
+    if not math.isfinite(leak.strength):
+        return text + "No attack gave a number" + "".join(f"; {why}" for why in unmade(found, arm, site)) + "."
     text += f"Best attack {leak.attack}: "
     if math.isfinite(leak.identified):
         chance = leak.of("iip-chance").mean

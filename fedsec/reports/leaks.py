@@ -133,6 +133,12 @@ def verdict(found: Sequence[Leak], arm: str, partition: int) -> str:
     return level if knew or level != LEAST else UNKNOWN
 
 
+def unmade(found: Sequence[Leak], arm: str, partition: int) -> list[str]:
+    """Why attacks on one site in one arm could not be made, attack by attack."""
+    own = [leak for leak in found if (leak.arm, leak.partition) == (arm, partition)]
+    return list(dict.fromkeys(f"{leak.attack}: {row.reason}" for leak in own for row in leak.rows if row.reason))
+
+
 def sites(found: Sequence[Leak]) -> list[int]:
     """Partitions whose updates were attacked."""
     return sorted({leak.partition for leak in found if leak.attack not in (PRIOR, OWN)})

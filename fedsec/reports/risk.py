@@ -112,6 +112,8 @@ def _count(n: int, what: str) -> str:
 
 
 def _numbers(leak: Leak, prior: Leak | None) -> str:
+    if not math.isfinite(leak.strength):
+        return " ".join(dict.fromkeys(f"{leak.attack}: {row.reason}." for row in leak.rows if row.reason))
     text, without = "", digits(prior.of(leak.ssim).mean) if prior else "not yet measured"
     if math.isfinite(leak.identified):
         crowd = 1 / leak.of("iip-chance").mean

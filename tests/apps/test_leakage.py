@@ -43,7 +43,7 @@ def config(tmp_path: Path, **changes: Any) -> RunConfig:
         "classifier.batches": "3,4,1",
         "leakage.every": 2,
         "leakage.sites": "2",
-        "leakage.iterations": "row-space=20",
+        "leakage.iterations": "span=25,row-space=20",
         "measure.every": 1,
         "run.out": str(tmp_path / "runs"),
         "run.name": "leakage",
@@ -65,9 +65,9 @@ def test_a_round_is_averaged_scored_and_audited(tmp_path: Path) -> None:
     assert {"auc", "accuracy", "balanced-accuracy"} <= set(cell.final())
     assert 0.4 < cell.final()["auc"].score.value <= 1
     leaks = {(row.round, row.partition, row.attack): row for row in cell.leaks}
-    assert set(leaks) == {(1, 2, "row-space"), (1, 2, "prior")}
-    found, prior = leaks[1, 2, "row-space"], leaks[1, 2, "prior"]
-    assert found.values["maps"] > 0
+    assert set(leaks) == {(1, 2, "span"), (1, 2, "prior")}
+    found, prior = leaks[1, 2, "span"], leaks[1, 2, "prior"]
+    assert found.values["nats"] > 0
     assert found.values[SSIM] > prior.values[SSIM]
     assert found.values["iip-pixels"] in (0, 1)
     assert 0 < found.values["iip-chance"] <= 1 / 201
@@ -210,7 +210,7 @@ def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
     ):
         assert part in text, part
     assert text.count("data:image/png;base64,") == 6, "a picture for each arm and site"
-    rows = np.asarray(Image.open(next((folder / "leaks").glob("plain-*-row-space.png"))).convert("L"))
+    rows = np.asarray(Image.open(next((folder / "leaks").glob("plain-*-span.png"))).convert("L"))
     last = rows[-(rows.shape[0] // 4) :]
     assert (last.min(), last.max()) == (0, 255), "the last row is the reconstruction at full contrast"
     sheets = write_risk(folder)
@@ -226,6 +226,30 @@ def test_the_pages_say_what_was_drawn_and_show_it(tmp_path: Path) -> None:
     assert "Site 0: not audited" in text, "a site whose update did not arrive keeps its column"
     assert write_risk(folder) == sheets
     assert "not yet measured for who does not" in sheets.read_text(encoding="utf-8")
+
+
+NOISED = {f"noise-{strength}": {"classifier.protect": f"noise={strength}"} for strength in (0.1, 0.3, 1)}
+SAFE = ("drew none of its images", "no more than the public prior")
+
+
+def test_the_sheet_does_not_call_an_update_safe_for_its_noise(tmp_path: Path) -> None:
+    _, folder = run(config(tmp_path, run__arms=json.dumps(NOISED), train__rounds=1))
+    told = write_risk(folder).read_text(encoding="utf-8")  # type: ignore[union-attr]
+    assert "Site 2: its images can be drawn" in told
+    assert not any(word in told for word in SAFE)
+
+
+def test_an_attack_that_gave_up_is_no_sign_of_safety(tmp_path: Path) -> None:
+    """'row-space' reads nothing through noise: it has no score, and the sheet says that nothing is known."""
+    record, folder = run(config(tmp_path, run__arms=json.dumps(NOISED), train__rounds=1, leakage__attacks="row-space"))
+    for cell in record.finished().values():
+        (row,) = [row for row in cell.leaks if row.attack == "row-space"]
+        assert row.reason.startswith("not attempted: ")
+        assert not row.values
+    for page in (write_risk(folder), write_report(folder)):
+        told = page.read_text(encoding="utf-8")  # type: ignore[union-attr]
+        assert "nothing is known" in told
+        assert not any(word in told for word in SAFE)
 
 
 def unfinished(event: dict[str, Any]) -> bool:
@@ -282,7 +306,7 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path) -> N
         ({"gan__width": 8}, "gan.width: train.task = 'classifier' does not read it"),
         ({"defence__name": "fed-inspect"}, "reads generators"),
         ({"attack__name": "patch"}, "attacks on generators"),
-        ({"leakage__attacks": "row-space,telepathy"}, "must be of row-space"),
+        ({"leakage__attacks": "row-space,telepathy"}, "must be of span, row-space"),
         ({"leakage__iterations": "row-space"}, "write 'attack=number'"),
         ({"leakage__limit": 1.0}, "only leakage.probe = 'inversion'"),
         ({"defence__name": "dp-fixed"}, "variance negative"),
