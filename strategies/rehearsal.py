@@ -52,6 +52,7 @@ class Rehearsal:
         self.channels, self.classes = data.channels, len(data.class_names)
         parts = partition(data, replace(split, clients=len(brief.nodes)), seed=self.config.data.seed)
         self.rows = {p: data.rows(parts[p]) for p in guilty}
+        self.places = {p: i for i, p in enumerate(guilty)}
         self.critic = _coordinates(layout, "discriminator.")
         self.kept: dict[str, Arrays] = {}
         self.judge: RoundStrategy | None = None
@@ -72,7 +73,7 @@ class Rehearsal:
         shared = self.layout.arrays(current)
         clean = [self._trained(f"client {f.partition}", self.rows[f.partition], shared, number, f) for f in guilty]
         self.clean, self.current = self.layout.updates([fit.arrays for fit in clean], current), current
-        self.others = [self._stand_in(i, len(guilty), shared, number) for i in range(len(self.stand_ins))]
+        self.others = [self._stand_in(i, shared, number) for i in range(len(self.stand_ins))]
         seed = public_latents(self.brief.seed, number)
         return Insight(
             own=self.layout.updates([fit.arrays for fit in guilty], current),
@@ -89,10 +90,14 @@ class Rehearsal:
         if self.judge is not None:
             updates = self.layout.updates([fit.arrays for fit in sent], self.current)
             told = self._fits(sent, self.clean + (updates - self.clean) / CAUTION)
-            self.judge.weigh(number, [*_numbered(told), *self.others])
+            self.judge.weigh(number, [*told, *self.others])
 
     def _fits(self, like: Sequence[Fit], updates: Updates) -> list[Fit]:
-        return [replace(f, arrays=self.layout.arrays(self.current + u)) for f, u in zip(like, updates, strict=True)]
+        """As the copy is told, where the attackers come first."""
+        return [
+            replace(fit, partition=self.places[fit.partition], arrays=self.layout.arrays(self.current + update))
+            for fit, update in zip(like, updates, strict=True)
+        ]
 
     def _noticed(self, number: int, guilty: Sequence[Fit], sent: Updates) -> bool:
         if self.judge is None:  # a rule that flags nobody
@@ -101,12 +106,12 @@ class Rehearsal:
         for name, value in vars(self.judge).items():
             if isinstance(value, dict | list):
                 setattr(trial, name, copy.deepcopy(value))
-        fits = [*_numbered(self._fits(guilty, sent)), *self.others]
+        fits = [*self._fits(guilty, sent), *self.others]
         found = [trial.weigh(number, fits).flagged for _ in range(AHEAD)]
-        return any(i in flagged for flagged in found for i in range(len(guilty)))
+        return any(self.places[fit.partition] in flagged for flagged in found for fit in guilty)
 
-    def _stand_in(self, i: int, guilty: int, shared: Arrays, number: int) -> Fit:
-        alike = Fit(guilty + i, shared, len(self.stand_ins[i]), {})
+    def _stand_in(self, i: int, shared: Arrays, number: int) -> Fit:
+        alike = Fit(len(self.rows) + i, shared, len(self.stand_ins[i]), {})
         return self._trained(f"stand-in {i}", self.stand_ins[i], shared, number, alike)
 
     def _trained(self, who: str, rows: Rows, shared: Arrays, number: int, like: Fit) -> Fit:
@@ -157,10 +162,6 @@ class Remembering(Inspector):
 
 def _half(images: int, seed: int, i: int) -> np.ndarray:
     return np.sort(stream(seed, "rehearsal", "half", i).permutation(images)[: max(2, images // 2)])
-
-
-def _numbered(fits: Sequence[Fit]) -> list[Fit]:
-    return [replace(fit, partition=i) for i, fit in enumerate(fits)]
 
 
 def _coordinates(layout: Layout, prefix: str) -> np.ndarray:
