@@ -68,13 +68,23 @@ def below_the_bar(insight: Insight) -> Updates:
     return sent(insight.caution * low)
 
 
+def sleeper(insight: Insight) -> Updates:
+    """Clean update + ``most`` (poisoned - clean): the whole mark at once, by a discriminator that has learnt it."""
+    return np.asarray(insight.clean + insight.most * (insight.own - insight.clean))
+
+
 @dataclass(frozen=True)
 class Knowing:
-    """``craft``: what the malicious clients send; ``does`` and ``knows``: in words, which ``threat`` prints."""
+    """``craft``: what the malicious clients send; ``does`` and ``knows``: in words, which ``threat`` prints.
+
+    ``patient``: in the rounds in which it does not attack it trains on poisoned images all the same, and sends what
+    honest training gives.
+    """
 
     craft: Callable[[Insight], Updates]
     does: str
     knows: str
+    patient: bool = False
 
 
 KNOWING: dict[str, Knowing] = {
@@ -94,6 +104,13 @@ KNOWING: dict[str, Knowing] = {
         below_the_bar,
         "send their honest update and as much of the way to the poisoned one as their copy of the rule lets pass",
         "the rule's code and constants; for the other clients they take honest trainings on halves of their own images",
+    ),
+    "sleeper": Knowing(
+        sleeper,
+        "train on poisoned images in every round and send honest updates until they attack, then the way from an "
+        "honest update to the poisoned one times the number of clients over theirs",
+        "their own images, and that a rule needs some rounds before it takes weight from anybody",
+        patient=True,
     ),
 }
 """``attack.update`` -> an attacker that knows the rule."""

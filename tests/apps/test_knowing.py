@@ -139,6 +139,16 @@ def test_attackers_that_know_the_rule_change_what_is_averaged_repeat_and_are_tol
     assert all(any(KNOWING[arm].knows in line for line in threats[arm]) for arm in KNOWING)
 
 
+def test_a_sleeper_is_honest_to_the_bit_until_it_wakes(tmp_path: Path) -> None:
+    """By the losses of the honest: they hear of an attack one round after it."""
+    arms = {"honest": {}, "sleeper": {**PATCH, "attack.update": "sleeper", "attack.start": 2, "attack.stop": 2}}
+    folder, _ = run(config(tmp_path, train__rounds=3, run__arms=json.dumps(arms)))
+    honest, asleep = (
+        [{p: row.losses[p] for p in (1, 2, 3)} for row in runlog.read(folder).cells[arm, 0].rounds] for arm in arms
+    )
+    assert [a == b for a, b in zip(honest, asleep, strict=True)] == [True, True, False]
+
+
 def test_the_server_draws_on_latents_that_no_task_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     honest = Inspector.draw

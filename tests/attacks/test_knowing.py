@@ -70,6 +70,13 @@ def test_below_the_bar_is_the_largest_factor_that_passes_less_what_caution_takes
     assert factor == pytest.approx(min(bar, 4.0), abs=4 / 2**HALVINGS + 1e-9)
 
 
+def test_a_sleeper_sends_the_mark_times_the_factor_beside_an_honest_update() -> None:
+    given = insight()
+    mark = given.own - given.clean
+    np.testing.assert_allclose(KNOWING["sleeper"].craft(given) - given.clean, 4 * mark)
+    assert [name for name, attack in KNOWING.items() if attack.patient] == ["sleeper"]
+
+
 def test_below_the_bar_is_honest_where_everything_is_flagged() -> None:
     given = insight(lambda sent: True)
     np.testing.assert_array_equal(KNOWING["below-the-bar"].craft(given), given.clean)
