@@ -15,8 +15,8 @@ from fedsec.types import Rows
 
 
 class MaliciousGanClient(GanClient):
-    """Poisons the real images its local discriminator sees, in the rounds in which it attacks (in all, if it is patient);
-    in all else it follows the protocol (Jin & Li 2023). The number of the round is in every task."""
+    """Poisons the real images its local discriminator sees, in the rounds in which it attacks; in all if it is patient.
+    In all else it follows the protocol (Jin & Li 2023). The number of the round is in every task."""
 
     number = 0
 
