@@ -42,7 +42,7 @@ AUDITS = (
 SPLIT_AUDITS = ("white-box", "adaptive", "adaptive-joint", "decoder", "unsplit")
 """The same of ``train.task`` = 'split-learning' (``fedsec.probes.split.ATTACKS`` that need no gradient)."""
 
-KNOWING = ("latent-conditional", "discriminator-only", "below-the-bar")
+KNOWING = ("latent-conditional", "discriminator-only", "below-the-bar", "sleeper")
 """What ``attack.update`` can name that knows the rule (``fedsec.attacks.knowing``; a test holds the two together)."""
 
 SPLIT: dict[str, Any] = {"cut": Cut(), "pgsl": Pgsl()}

@@ -41,6 +41,7 @@ class Attack:
         "latent-conditional",
         "discriminator-only",
         "below-the-bar",
+        "sleeper",
     ] = setting("none", meaning="what they send in place of the update their training gave")
     report: Literal["honest", "median", "last-global", "small"] = setting(
         "honest", meaning="the losses they report: their own, the median of this or the last round, or a small one"

@@ -95,8 +95,10 @@ class Adversary:
         guilty = [fit for fit in fits if fit.partition in self.malicious]
         if not guilty:
             return fits
-        insight = self.rehearsal.insight(number, guilty, current)
-        sent = self._sent(fits, guilty, KNOWING[self.attack.update].craft(insight), current) if acts else fits
+        insight, attack = self.rehearsal.insight(number, guilty, current), KNOWING[self.attack.update]
+        sent = fits
+        if acts or attack.patient:
+            sent = self._sent(fits, guilty, attack.craft(insight) if acts else insight.clean, current)
         self.rehearsal.learn(number, [fit for fit in sent if fit.partition in self.malicious])
         return sent
 

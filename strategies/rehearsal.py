@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 IMAGINED = (3, 9)
 """Fewest and most stand-ins for the honest clients."""
+CAUTION = 0.6
+"""What is sent of the factor that the copy lets pass. With all of it the attacker was flagged from the seventh round on
+(lesions, seed 0): one hospital's halves differ more than hospitals do."""
 AHEAD = 5
 """Times that the copy is told the same: a rule that looks back over some rounds judges what is kept up."""
 
@@ -49,11 +52,12 @@ class Rehearsal:
         self.channels, self.classes = data.channels, len(data.class_names)
         parts = partition(data, replace(split, clients=len(brief.nodes)), seed=self.config.data.seed)
         self.rows = {p: data.rows(parts[p]) for p in guilty}
+        self.places = {p: i for i, p in enumerate(guilty)}
         self.critic = _coordinates(layout, "discriminator.")
         self.kept: dict[str, Arrays] = {}
         self.judge: RoundStrategy | None = None
         self.stand_ins: list[Rows] = []
-        if brief.config.attack.update == "below-the-bar":
+        if brief.config.attack.update == "below-the-bar" and brief.config.defence.reads_losses:
             pool = data.rows(np.concatenate([parts[p] for p in guilty]))
             count = min(max(len(brief.nodes) - len(guilty), IMAGINED[0]), IMAGINED[1])
             self.stand_ins = [pool.take(_half(len(pool), brief.seed, i)) for i in range(count)]
@@ -68,35 +72,46 @@ class Rehearsal:
         what stands in for others keeps up with them."""
         shared = self.layout.arrays(current)
         clean = [self._trained(f"client {f.partition}", self.rows[f.partition], shared, number, f) for f in guilty]
-        self.others = [self._stand_in(i, len(guilty), shared, number) for i in range(len(self.stand_ins))]
+        self.clean, self.current = self.layout.updates([fit.arrays for fit in clean], current), current
+        self.others = [self._stand_in(i, shared, number) for i in range(len(self.stand_ins))]
         seed = public_latents(self.brief.seed, number)
         return Insight(
             own=self.layout.updates([fit.arrays for fit in guilty], current),
-            clean=self.layout.updates([fit.arrays for fit in clean], current),
+            clean=self.clean,
             critic=self.critic,
             most=self.brief.config.attack.strength or len(self.brief.nodes) / len(self.rows),
-            noticed=lambda sent: self._noticed(number, guilty, current, sent),
+            caution=CAUTION if self.judge is not None else 1.0,
+            noticed=lambda sent: self._noticed(number, guilty, sent),
             behaved=lambda own: np.stack([self._behaved(row, clean[0], current, seed) for row in own]),
         )
 
     def learn(self, number: int, sent: Sequence[Fit]) -> None:
-        """Tell the copy what the attackers sent in the end."""
+        """Tell the copy what the attackers sent in the end, without the caution: what it let pass is what it saw."""
         if self.judge is not None:
-            self.judge.weigh(number, [*_numbered(sent), *self.others])
+            updates = self.layout.updates([fit.arrays for fit in sent], self.current)
+            told = self._fits(sent, self.clean + (updates - self.clean) / CAUTION)
+            self.judge.weigh(number, [*told, *self.others])
 
-    def _noticed(self, number: int, guilty: Sequence[Fit], current: Vector, sent: Updates) -> bool:
-        assert self.judge is not None, "only below-the-bar has a copy"
+    def _fits(self, like: Sequence[Fit], updates: Updates) -> list[Fit]:
+        """As the copy is told, where the attackers come first."""
+        return [
+            replace(fit, partition=self.places[fit.partition], arrays=self.layout.arrays(self.current + update))
+            for fit, update in zip(like, updates, strict=True)
+        ]
+
+    def _noticed(self, number: int, guilty: Sequence[Fit], sent: Updates) -> bool:
+        if self.judge is None:  # a rule that flags nobody
+            return False
         trial = copy.copy(self.judge)
         for name, value in vars(self.judge).items():
             if isinstance(value, dict | list):
                 setattr(trial, name, copy.deepcopy(value))
-        told = [replace(f, arrays=self.layout.arrays(current + row)) for f, row in zip(guilty, sent, strict=True)]
-        fits = [*_numbered(told), *self.others]
+        fits = [*self._fits(guilty, sent), *self.others]
         found = [trial.weigh(number, fits).flagged for _ in range(AHEAD)]
-        return any(i in flagged for flagged in found for i in range(len(guilty)))
+        return any(self.places[fit.partition] in flagged for flagged in found for fit in guilty)
 
-    def _stand_in(self, i: int, guilty: int, shared: Arrays, number: int) -> Fit:
-        alike = Fit(guilty + i, shared, len(self.stand_ins[i]), {})
+    def _stand_in(self, i: int, shared: Arrays, number: int) -> Fit:
+        alike = Fit(len(self.rows) + i, shared, len(self.stand_ins[i]), {})
         return self._trained(f"stand-in {i}", self.stand_ins[i], shared, number, alike)
 
     def _trained(self, who: str, rows: Rows, shared: Arrays, number: int, like: Fit) -> Fit:
@@ -147,10 +162,6 @@ class Remembering(Inspector):
 
 def _half(images: int, seed: int, i: int) -> np.ndarray:
     return np.sort(stream(seed, "rehearsal", "half", i).permutation(images)[: max(2, images // 2)])
-
-
-def _numbered(fits: Sequence[Fit]) -> list[Fit]:
-    return [replace(fit, partition=i) for i, fit in enumerate(fits)]
 
 
 def _coordinates(layout: Layout, prefix: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from fedsec.matrix_run import draw, run_matrix, standings, worst_arms
 from fedsec.metrics.intervals import mean_interval, paired_ratio
 from fedsec.reports import kept, runlog
 from fedsec.reports.heat import MAPS
+from fedsec.reports.heat import rules as versions
 from fedsec.reports.runlog import RunLog
 from fedsec.reports.standings import Standings
 from fedsec.reports.tail import Tail
@@ -219,7 +220,13 @@ def test_a_cell_of_another_rule_is_made_again_and_is_still_read_as_what_it_was_m
     elsewhere = matrix(file, f"run.out={tmp_path / 'other machine'}", profile="less")
     run_matrix(elsewhere, cells, console, announce=lambda plan, todo: told.append(todo), dry=True)
     assert told == [[("none+inspect", 0), ("patch+inspect", 0)]], "what no rule judges stays"
-    found = standings(elsewhere, "iid", cells).record.finished()
+    board = standings(elsewhere, "iid", cells)
+    found = board.record.finished()
+    assert versions(board) == ""
+    mixed = {**found, ("none+inspect", 0): replace(found["none+inspect", 0], rule="fedcba987654")}
+    said = versions(replace(board, record=replace(board.record, cells=mixed)))
+    assert "more than one rule" in said
+    assert f"{rules()['fed-inspect']} (1 cells)" in said
     assert {cell.rule for (arm, _), cell in found.items() if arm.endswith("+inspect")} == {rules()["fed-inspect"]}
     assert {cell.rule for (arm, _), cell in found.items() if arm.endswith("+fed-avg")} == {""}
     for path in (cells / "iid").iterdir():  # as files of before the digest are: they name no rule

@@ -24,14 +24,16 @@ class Insight:
 
     ``own``: (m, d) deltas of their poisoned training. ``clean``: (m, d) those that honest training of the same images
     gives from the same model. ``critic``: (d,) which coordinates are a discriminator's. ``most``: the largest factor
-    worth trying. ``noticed``: whether their copy of the rule would flag one of them for what (m, d) they send, if they
-    went on so. ``behaved``: (d,) a delta -> one whose generator draws as ``clean``'s first on the latents they expect.
+    worth trying; ``caution``: the part of the factor found that they send. ``noticed``: whether their copy of the rule
+    would flag one of them for what (m, d) they send, if they went on so. ``behaved``: (m, d) deltas -> those of
+    generators that draw as ``clean``'s first on the latents they expect.
     """
 
     own: Updates
     clean: Updates
     critic: npt.NDArray[np.bool_]
     most: float
+    caution: float
     noticed: Callable[[Updates], bool]
     behaved: Callable[[Updates], Updates]
 
@@ -47,7 +49,8 @@ def discriminator_only(insight: Insight) -> Updates:
 
 
 def below_the_bar(insight: Insight) -> Updates:
-    """Clean update + t (poisoned - clean), with the largest t in [0, ``most``] that their copy does not flag.
+    """Clean update + ``caution`` t (poisoned - clean), with the largest t in [0, ``most``] that their copy does not
+    flag.
 
     By halving, which takes what is flagged at t to be flagged beyond it: where that is wrong, t is one that is not
     flagged, not the largest. 0, an honest update, where their copy flags everything.
@@ -58,20 +61,30 @@ def below_the_bar(insight: Insight) -> Updates:
 
     low, high = 0.0, insight.most
     if not insight.noticed(sent(high)):
-        return sent(high)
+        return sent(insight.caution * high)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if insight.noticed(sent(middle)) else (middle, high)
-    return sent(low)
+    return sent(insight.caution * low)
+
+
+def sleeper(insight: Insight) -> Updates:
+    """Clean update + ``most`` (poisoned - clean): the whole mark at once, by a discriminator that has learnt it."""
+    return np.asarray(insight.clean + insight.most * (insight.own - insight.clean))
 
 
 @dataclass(frozen=True)
 class Knowing:
-    """``craft``: what the malicious clients send; ``does`` and ``knows``: in words, which ``threat`` prints."""
+    """``craft``: what the malicious clients send; ``does`` and ``knows``: in words, which ``threat`` prints.
+
+    ``patient``: in the rounds in which it does not attack it trains on poisoned images all the same, and sends what
+    honest training gives.
+    """
 
     craft: Callable[[Insight], Updates]
     does: str
     knows: str
+    patient: bool = False
 
 
 KNOWING: dict[str, Knowing] = {
@@ -89,8 +102,15 @@ KNOWING: dict[str, Knowing] = {
     ),
     "below-the-bar": Knowing(
         below_the_bar,
-        "send the largest multiple of their poisoned update, over an honest one, that their copy of the rule lets pass",
+        "send their honest update and as much of the way to the poisoned one as their copy of the rule lets pass",
         "the rule's code and constants; for the other clients they take honest trainings on halves of their own images",
+    ),
+    "sleeper": Knowing(
+        sleeper,
+        "train on poisoned images in every round and send honest updates until they attack, then the way from an "
+        "honest update to the poisoned one times the number of clients over theirs",
+        "their own images, and that a rule needs some rounds before it takes weight from anybody",
+        patient=True,
     ),
 }
 """``attack.update`` -> an attacker that knows the rule."""

@@ -16,6 +16,8 @@ from fedsec.reports.verdict import digits, percent
 
 MATRIX = "matrix.html"
 SHARE = (0.0, 1.0)
+JUDGES = ("fed-detect", "fed-inspect")
+"""Defences whose cells depend on the version of a detection rule."""
 
 
 def hundredths(value: float) -> str:
@@ -152,7 +154,18 @@ def _split(name: str, standings: Standings) -> str:
     missing = paragraph(inert(f"Not finished: {', '.join(waiting)}.", 4000), "warn") if waiting else ""
     maps = [heat_map(shown, standings) for shown in MAPS]
     facts = paragraph(inert(facts, 1000), "soft")
-    return section(f"Split: {name}", facts, missing, threats(standings), worst_cases(standings), *maps)
+    return section(
+        f"Split: {name}", facts, missing, rules(standings), threats(standings), worst_cases(standings), *maps
+    )
+
+
+def rules(standings: Standings) -> str:
+    """That cells of several versions of a detection rule stand beside each other, where they do."""
+    header, cells = standings.record.header, standings.record.finished()
+    judged = [cell.rule for (arm, _), cell in cells.items() if role(header, arm).defence in JUDGES]
+    counted = {rule or "before rules had a digest": judged.count(rule) for rule in sorted(set(judged))}
+    told = ", ".join(f"{rule} ({count} cells)" for rule, count in counted.items())
+    return paragraph(inert(f"Detection by more than one rule: {told}.", 1000), "warn") if len(counted) > 1 else ""
 
 
 def threats(standings: Standings) -> str:

@@ -47,7 +47,7 @@ def test_it_holds_no_test_image_or_result(bundle: zipfile.ZipFile) -> None:
     names = [PurePosixPath(name) for name in entries(bundle)]
     assert {name.suffix for name in names if name.name != "LICENSE"} == {".py", ".toml", ".md"}
     assert not [name for name in names if {"tests", "benchmarks", "runs", "experiments"} & set(name.parts)]
-    assert sum(info.file_size for info in bundle.infolist()) < 2**20, "code alone is small"
+    assert sum(info.file_size for info in bundle.infolist()) < 5 * 2**18, "code alone is small"
 
 
 def test_what_it_holds_is_the_checkout(unpacked: Path, bundle: zipfile.ZipFile) -> None:

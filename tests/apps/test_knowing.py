@@ -139,6 +139,16 @@ def test_attackers_that_know_the_rule_change_what_is_averaged_repeat_and_are_tol
     assert all(any(KNOWING[arm].knows in line for line in threats[arm]) for arm in KNOWING)
 
 
+def test_a_sleeper_is_honest_to_the_bit_until_it_wakes(tmp_path: Path) -> None:
+    """By the losses of the honest: they hear of an attack one round after it."""
+    arms = {"honest": {}, "sleeper": {**PATCH, "attack.update": "sleeper", "attack.start": 2, "attack.stop": 2}}
+    folder, _ = run(config(tmp_path, train__rounds=3, run__arms=json.dumps(arms)))
+    honest, asleep = (
+        [{p: row.losses[p] for p in (1, 2, 3)} for row in runlog.read(folder).cells[arm, 0].rounds] for arm in arms
+    )
+    assert [a == b for a, b in zip(honest, asleep, strict=True)] == [True, True, False]
+
+
 def test_the_server_draws_on_latents_that_no_task_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     honest = Inspector.draw
@@ -156,8 +166,8 @@ def test_the_server_draws_on_latents_that_no_task_tells(tmp_path: Path, monkeypa
     assert not {secret_latents(0, n) for n in range(9)} & {public_latents(0, n) for n in range(9)}
 
 
-def rehearsal(tmp_path: Path, clients: int = 5) -> tuple[Rehearsal, Layout, Brief]:
-    arm = {"defence.name": "fed-inspect", "attack.update": "below-the-bar", "attack.malicious": "1"}
+def rehearsal(tmp_path: Path, clients: int = 5, malicious: str = "1") -> tuple[Rehearsal, Layout, Brief]:
+    arm = {"defence.name": "fed-inspect", "attack.update": "below-the-bar", "attack.malicious": malicious}
     settings = config(tmp_path, split__clients=clients, run__arms=json.dumps({"arm": arm})).arm("arm")
     data = load(settings.data)
     plan: Any = type("Plan", (), {"dataset": data})
@@ -195,3 +205,12 @@ def test_the_copy_flags_what_stands_apart_and_forgets_what_was_only_tried(tmp_pa
     far = insight.clean + stream(0, "far").normal(0, 0.3, insight.clean.shape)
     assert insight.noticed(far)
     assert not insight.noticed(insight.clean), "what was tried leaves no trace"
+
+
+def test_the_copy_knows_attackers_apart_where_some_were_not_asked(tmp_path: Path) -> None:
+    found, layout, brief = rehearsal(tmp_path, malicious="1,3")
+    guilty = [Fit(3, brief.initial, 10, {"g-loss": 1.0})]
+    found.insight(1, guilty, layout.vector(brief.initial))
+    found.learn(1, guilty)
+    assert isinstance(found.judge, FedInspect)
+    assert set(found.judge.seen) == {1, 2, 3, 4}, "the second attacker, and three that stand for the others"

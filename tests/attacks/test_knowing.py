@@ -20,10 +20,10 @@ from fedsec.types import Arrays, Images
 from fedsec.weights import Updates
 
 
-def insight(noticed: Callable[[Updates], bool] = lambda sent: False, seed: int = 0) -> Insight:
+def insight(noticed: Callable[[Updates], bool] = lambda sent: False, seed: int = 0, caution: float = 1.0) -> Insight:
     rng = np.random.default_rng(seed)
     own, clean = rng.normal(size=(2, 2, 12))
-    return Insight(own, clean, np.arange(12) >= 8, 4.0, noticed, lambda deltas: deltas / 2)
+    return Insight(own, clean, np.arange(12) >= 8, 4.0, caution, noticed, lambda deltas: deltas / 2)
 
 
 def test_the_tables_are_what_a_configuration_may_name() -> None:
@@ -57,16 +57,24 @@ def test_discriminator_only_sends_a_clean_generator() -> None:
     np.testing.assert_array_equal(sent[:, 8:], given.own[:, 8:])
 
 
+@pytest.mark.parametrize("caution", [1.0, 0.5])
 @pytest.mark.parametrize("bar", [0.0, 0.3, 1.7, 3.9, 99.0])
-def test_below_the_bar_is_the_largest_factor_that_passes(bar: float) -> None:
+def test_below_the_bar_is_the_largest_factor_that_passes_less_what_caution_takes(bar: float, caution: float) -> None:
     """A rule that flags whoever is further from clean than ``bar`` times the poisoned update is."""
     given = insight()
     unit = np.linalg.norm(given.own - given.clean)
-    knows = insight(lambda sent: bool(np.linalg.norm(sent - given.clean) > bar * unit))
+    knows = insight(lambda sent: bool(np.linalg.norm(sent - given.clean) > bar * unit), caution=caution)
     sent = KNOWING["below-the-bar"].craft(knows)
-    factor = np.linalg.norm(sent - given.clean) / unit
+    factor = np.linalg.norm(sent - given.clean) / unit / caution
     assert factor <= bar + 1e-9
     assert factor == pytest.approx(min(bar, 4.0), abs=4 / 2**HALVINGS + 1e-9)
+
+
+def test_a_sleeper_sends_the_mark_times_the_factor_beside_an_honest_update() -> None:
+    given = insight()
+    mark = given.own - given.clean
+    np.testing.assert_allclose(KNOWING["sleeper"].craft(given) - given.clean, 4 * mark)
+    assert [name for name, attack in KNOWING.items() if attack.patient] == ["sleeper"]
 
 
 def test_below_the_bar_is_honest_where_everything_is_flagged() -> None:
