@@ -55,7 +55,7 @@ def rounds(sites: Sequence[Site], protection: str, options: argparse.Namespace, 
             replies.append(replace(client.captured, before=dict(model)))
         held.append(replies)
         means = {
-            name: np.mean([reply.after[name] for reply in replies], axis=0).astype(value.dtype)
+            name: np.mean([np.asarray(reply.after[name], np.float64) for reply in replies], axis=0).astype(value.dtype)
             for name, value in model.items()
             if name in replies[0].after
         }

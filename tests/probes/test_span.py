@@ -195,7 +195,9 @@ def test_candidates_say_nothing_of_an_update_of_noise(chests: Rows) -> None:
     ranks = []
     for place in range(20):
         rng = np.random.default_rng(place)
-        after = {n: view.before[n] + rng.standard_normal(v.shape) for n, v in view.update.items()}
+        after = {
+            n: np.asarray(view.before[n], np.float64) + rng.standard_normal(v.shape) for n, v in view.update.items()
+        }
         ranks.append(rank_of(likeness([replace(view, after=after)], chests)[0], place))
     assert 20 < np.mean(ranks) < 41
 
