@@ -8,7 +8,7 @@ in each of its pages, and no protective claim lacks an attacker that knows the p
 and when no number of a watched page stands outside a claim but for the list ``allow``, each with its reason.
 Nothing from the table is evaluated: a number is found by keys, by equal fields of a line, or by a table's
 row and column.
-Limits: it cannot tell that a sentence says what its number means; that is for the reader of ``sentence``.
+Limits: it cannot tell that a sentence says what its number means, nor a promise in words that ``PROMISE`` lacks.
 """
 
 from __future__ import annotations
@@ -109,13 +109,16 @@ def misplaced(table: Mapping[str, Any], pages: Mapping[str, str]) -> list[str]:
 
 
 def watched_text(page: str, part: str) -> str:
-    """``all`` of a page, or its ``screen``: what stands above the second heading, tables left out.
+    """``all`` of a page; its ``screen``: what stands above the first part, without tables; ``short``: its "In short".
 
-    Tables below are held against files by tests/test_pages.py, number by number; prose is not.
+    Tables of result pages are held against files by tests/test_pages.py, and settings are not claims: what such a page
+    claims on its first screen is the paragraph that begins with "**In short.**". Empty: the page has none.
     """
     if part == "all":
         return page
     screen = re.split(r"^## ", page, maxsplit=1, flags=re.MULTILINE)[0]
+    if part == "short":
+        return "\n\n".join(text for text in screen.split("\n\n") if text.startswith("**In short.**"))
     return "\n".join(line for line in screen.splitlines() if not line.startswith("|"))
 
 
@@ -163,6 +166,7 @@ def faults(project: Path = PROJECT) -> list[str]:
     found = [fault for claim in table["claim"] for fault in untrue(claim, project)] + misplaced(table, pages)
     for path, part in table["watched"].items():
         text = watched_text(pages[path], part)
+        found += [] if text else [f"{path}: there is no {part} to watch"]
         allowed = [entry for entry in table["allow"] if entry["page"] == path]
         found += [
             f"{path}: '{entry['text']}' is allowed, but not there" for entry in allowed if entry["text"] not in text

@@ -58,7 +58,7 @@ def faults(
         "watched": {"README.md": "all"},
         "allow": [{"page": "README.md", "text": "page 4", "why": "x"}],
     }
-    table["allow"] = [*table["allow"], *allowed]  # type: ignore[misc]
+    table["allow"] = [*table["allow"], *allowed]
     monkeypatch.setattr(claims, "load", lambda _: table)
     return claims.faults(project)
 
@@ -145,6 +145,12 @@ def test_a_claim_that_does_not_say_all_is_found(project: Path, monkeypatch: pyte
 def test_the_screen_of_a_page_ends_at_its_first_part() -> None:
     page = "# Page\nfive of 9\n| a | 3 |\n## Part\n17\n"
     assert [fault.split("'")[1] for fault in claims.unclaimed("p", claims.watched_text(page, "screen"), ())] == ["9"]
+
+
+def test_the_short_of_a_page_is_one_paragraph_of_its_screen() -> None:
+    page = "# Page\n\n**In short.** Half.\nAll.\n\n4 px\n\n## Part\n\n**In short.** No.\n"
+    assert claims.watched_text(page, "short") == "**In short.** Half.\nAll."
+    assert claims.watched_text("# Page\n\n4 px\n", "short") == ""
 
 
 @pytest.mark.parametrize(
