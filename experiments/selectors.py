@@ -1,0 +1,117 @@
+"""How a claim reads its numbers from kept files: by keys, by equal fields of a line, by a table's row and column.
+
+A ``read`` of docs/claims.toml:
+
+- ``file``: a path from the project's root; ``*`` takes several files, in order of name.
+- ``at``: keys parted by ``/``; ``*`` within a key matches any, in lists every item. A list of such paths takes each.
+- ``where`` (.jsonl only): fields that a line must have, keys as in ``at``; without it every line is taken.
+- ``under``, ``row``, ``column`` (.md only): the first table after the line that holds ``under``; its numbers.
+- ``by``: what is made of the numbers, one word or several: ``each``, ``mean``, ``min``, ``max``, ``sum``, ``count``,
+  and ``low`` and ``high`` of the 95 % Student interval of their mean.
+- ``each-file``: one of the same words that give one number, made of each file first (a file a seed).
+- ``times``: a factor, 100 for per cent.
+- ``of = "interval"``: these are the numbers of the claim's interval and not of its value.
+
+Errors: ``UnreadError`` when a file, key, line, row or column is not there or holds no finite
+number. Nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from fedsec.metrics.intervals import mean_interval
+
+STATED = re.compile(r"[+\-−]?\d[\d,]*(?:\.\d+)?")
+MADE: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": lambda found: sum(found) / len(found),
+    "min": min,
+    "max": max,
+    "sum": sum,
+    "count": len,
+    "low": lambda found: mean_interval(found).low,
+    "high": lambda found: mean_interval(found).high,
+}
+
+
+class UnreadError(ValueError):
+    """A number that cannot be read from where the claim says it is."""
+
+
+def printed(text: str) -> list[tuple[float, float]]:
+    """Every number of a text with half a unit of its last digit: ``0.92`` is (0.92, 0.005), ``1,704`` (1704, 0.5)."""
+    found = []
+    for hit in STATED.findall(text):
+        plain = hit.replace(",", "").replace("−", "-")
+        digits = len(plain.partition(".")[2])
+        found.append((float(plain), 0.5 * 10.0**-digits * (1 + 1e-9)))
+    return found
+
+
+def reached(tree: Any, keys: Sequence[str]) -> Iterator[Any]:
+    """What stands at the end of the keys; a list at the end gives its items."""
+    if not keys:
+        yield from tree if isinstance(tree, list) else [tree]
+    elif isinstance(tree, dict):
+        for key in tree:
+            if fnmatchcase(key, keys[0]):
+                yield from reached(tree[key], keys[1:])
+    elif isinstance(tree, list):
+        for place, item in enumerate(tree):
+            if fnmatchcase(str(place), keys[0]):
+                yield from reached(item, keys[1:])
+
+
+def _lines(path: Path, where: Mapping[str, Any]) -> list[Any]:
+    """The lines of a .jsonl whose fields are equal."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in lines if all([want] == list(reached(line, key.split("/"))) for key, want in where.items())]
+
+
+def _cell(path: Path, read: Mapping[str, Any]) -> list[float]:
+    """Every number of one cell of the first Markdown table after the line that holds ``under``."""
+    _, there, rest = path.read_text(encoding="utf-8").partition(read["under"])
+    rows = []
+    for line in rest.splitlines():
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip().strip("|").split("|")])
+        elif rows:
+            break
+    if not there or not rows or read["column"] not in rows[0]:
+        raise UnreadError(f"{path.name} has no table with the column '{read['column']}' after '{read['under']}'")
+    cells = [row[rows[0].index(read["column"])] for row in rows if row[0] == read["row"]]
+    if len(cells) != 1:
+        raise UnreadError(f"{path.name}: {len(cells)} rows are called '{read['row']}'")
+    return [number for number, _ in printed(cells[0])]
+
+
+def _of_file(path: Path, read: Mapping[str, Any]) -> list[float]:
+    if path.suffix == ".md":
+        return _cell(path, read)
+    trees = _lines(path, read.get("where", {})) if path.suffix == ".jsonl" else [json.loads(path.read_text("utf-8"))]
+    paths = [read["at"]] if isinstance(read["at"], str) else read["at"]
+    found = [value for tree in trees for at in paths for value in reached(tree, at.split("/"))]
+    wrong = [value for value in found if isinstance(value, bool) or not isinstance(value, int | float)]
+    if not found or wrong or not all(math.isfinite(value) for value in found):
+        raise UnreadError(f"{path.name} gives no numbers at {read['at']}" + (f", but {wrong[0]!r}" if wrong else ""))
+    return [float(value) for value in found]
+
+
+def numbers(read: Mapping[str, Any], project: Path) -> list[float]:
+    """The numbers that one ``read`` gives, in the order of its ``by``."""
+    paths = sorted(project.glob(read["file"]))
+    if not paths:
+        raise UnreadError(f"there is no file {read['file']}")
+    groups = [_of_file(path, read) for path in paths]
+    if "each-file" in read:
+        groups = [[MADE[read["each-file"]](group)] for group in groups]
+    pooled = [value for group in groups for value in group]
+    words = [read.get("by", "each")] if isinstance(read.get("by", "each"), str) else read["by"]
+    made = [value for word in words for value in (pooled if word == "each" else [float(MADE[word](pooled))])]
+    return [value * read.get("times", 1) for value in made]
