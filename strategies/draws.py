@@ -44,6 +44,5 @@ def secret_latents(secret: int, number: int) -> int:
 
 
 def public_latents(seed: int, number: int) -> int:
-    """The same from the run's seed, which every task carries: what anybody can compute. So it was until clients that
-    draw as they should on exactly these latents were looked at."""
+    """The same from the run's seed, which every task carries: what anybody can compute, as it was at first."""
     return address_seed(seed, "inspect", number)
