@@ -54,7 +54,7 @@ __all__ = [
     "meanings",
 ]
 
-INSPECTION = 2
+INSPECTION = 3
 """Raised when fed-inspect computes something else: cells of before are not taken for its."""
 REDUCER_KEYS = ("defence.byzantine", "defence.mixing")
 DETECTION_KEYS = ("defence.decay", "defence.warmup", "defence.false-flags", "defence.bound")

@@ -198,7 +198,7 @@ class Defence:
     reported: Literal["auto", "drop", "first", "mean", "last"] = setting(
         "auto", meaning="generator loss read: first 3 steps, all, last, or the drop first to all; auto: by rule"
     )
-    inspects: Literal["all", "whole", "sharp", "odd"] = setting("all", meaning="fed-inspect: part of draws looked at")
+    inspects: Literal["all", "whole", "sharp", "odd", "mark"] = setting("all", meaning="fed-inspect: part looked at")
     decay: float = setting(0.9, between(0.01, 0.999), meaning="FedDetect's weight decay per counted flag")
     warmup: int = setting(10, at_least(0), meaning="rounds before FedDetect may change a weight")
     false_flags: float = setting(0.01, between(1e-4, 0.2), meaning="calibrated: false-flag rate a client-round")
