@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,30 +29,27 @@ from fedsec.datasets import load, partition
 from fedsec.experiment import parse_settings
 from fedsec.images import to_images
 from fedsec.metrics.trigger import at_its_place, trigger_rate, trigger_strength
+from fedsec.models.learner import new_learner
 from fedsec.models.sampling import balanced_labels, sample
 from fedsec.records import Enrolled
 from fedsec.reports.runlog import RunLog
-from fedsec.types import Arrays, Dataset, Fit, Rows
+from fedsec.types import Arrays, Dataset, Fit
 from fedsec.weights import generator_arrays
 from strategies.base import Brief, RoundStrategy, Weighing
-from strategies.generators import new_learner
 from strategies.sleeves import STRATEGIES
 
-SCORED = 1000
-"""Images of the averaged generator that are searched for the trigger."""
+SCORED = 1000  # images of the averaged generator that are searched for the trigger
 
 
 @dataclass(frozen=True)
 class Attacker:
     """What the first client does. ``attack``: the section's keys. It attacks in rounds ``first`` to ``last`` (counted
-    from the end where not above 0), in every ``period``-th of them, on ``only`` one class (-1: on all), and sends
-    ``scale`` times its update."""
+    from the end where not above 0), in every ``period``-th of them, and sends ``scale`` times its update."""
 
     attack: Attack = field(default_factory=lambda: Attack("patch"))
     first: int = 1
     last: int = 0
     period: int = 1
-    only: int = -1
     scale: float = 1.0
 
     def acts(self, number: int, rounds: int) -> bool:
@@ -66,24 +63,12 @@ ATTACKERS: dict[str, Attacker] = {
     "frac25": Attacker(Attack("patch", fraction=0.25)),
     "frac10": Attacker(Attack("patch", fraction=0.1)),
     "blend20": Attacker(Attack("patch", blend=0.2)),
-    "class": Attacker(only=1),
     "period3": Attacker(period=3),
     "late": Attacker(first=-9),
     "late-frac25": Attacker(Attack("patch", fraction=0.25), first=-9),
     "last5": Attacker(first=-4),
     "burst": Attacker(first=-6, last=-6, scale=4.0),
 }
-
-
-class OneClassClient(MaliciousGanClient):
-    """A MaliciousGanClient that leaves the images of all classes but one alone."""
-
-    only = -1
-
-    def rows(self) -> Rows:
-        honest, stamped = GanClient.rows(self), super().rows()
-        chosen = honest.labels == self.only
-        return Rows(np.where(chosen[:, None, None, None], stamped.pixels, honest.pixels), honest.labels)
 
 
 @dataclass
@@ -105,12 +90,10 @@ class Federation:
 
     def _fit(self, index: int, number: int, current: Arrays, attacker: Attacker) -> Fit:
         acts = index == 0 and attacker.acts(number, self.config.train.rounds)
-        kind = GanClient if not acts else MaliciousGanClient if attacker.only < 0 else OneClassClient
+        kind = MaliciousGanClient if acts else GanClient
         config = replace(self.config, attack=replace(attacker.attack, malicious="0")) if acts else self.config
         rows, classes = self.data.rows(self.parts[index]), len(self.data.class_names)
         client = kind(config, rows, partition=index, classes=classes, seed=self.seed, kept=self.kept[index])
-        if isinstance(client, OneClassClient):
-            client.only = attacker.only
         sent, examples, metrics = client.fit(list(current.values()), {"round": number, "clients": len(self.parts)})
         self.kept[index] = client.kept
         arrays = dict(zip(current, sent, strict=True))
@@ -141,76 +124,76 @@ def searched(found: Federation) -> tuple[float, float]:
     return trigger_rate(images, clean, match).value, trigger_strength(images, clean, match).value
 
 
-def flags(rows: Sequence[Weighing], attacked: Sequence[bool], after: int) -> dict[str, float]:
-    """Shares of rounds after ``after``: flags of the attacker in those it attacked in (NaN: in none) and of the honest,
-    clients and rounds together; the attacker's weight in the last round."""
-    clients = len(rows[0].weights)
+def flags(rows: Sequence[Weighing], attacked: Sequence[bool], after: int) -> dict[str, float | None]:
+    """Shares of rounds after ``after``: flags of the attacker in those it attacked in (None: in none), and of the
+    honest; the attacker's weight in the last round."""
+    honest = range(1 if any(attacked) else 0, len(rows[0].weights))
     judged = list(zip(rows, attacked, strict=True))[after:]
     caught = [0 in row.flagged for row, acts in judged if acts]
-    blamed = [
-        partition in row.flagged for row, acts in judged for partition in range(0 if not any(attacked) else 1, clients)
-    ]
+    blamed = [partition in row.flagged for row, _ in judged for partition in honest]
     return {
-        "attacker flagged": float(np.mean(caught)) if caught else float("nan"),
+        "attacker flagged": float(np.mean(caught)) if caught else None,
         "honest flagged": float(np.mean(blamed)),
         "honest flags": float(np.sum(blamed)),
         "weight": rows[-1].weights[0],
     }
 
 
+def branched(
+    start: Federation, wanted: dict[str, Attacker], rounds: int
+) -> Iterator[tuple[str, Federation, list[Weighing]]]:
+    """Each attacker's name, its cell after ``rounds`` and what was weighed; ``clean`` comes first where it is wanted,
+    and those that begin later go on from copies of it."""
+    begins = {n: next((r for r in range(1, rounds + 1) if a.acts(r, rounds)), 1) for n, a in wanted.items()}
+    branches = {1: (copied(start), list[Weighing]())}
+    for name in sorted(wanted, key=lambda name: name != "clean"):
+        at = begins[name] if begins[name] in branches else 1
+        cell, rows = copied(branches[at][0]), list(branches[at][1])
+        for number in range(at, rounds + 1):
+            if name == "clean" and number in begins.values():
+                branches[number] = (copied(cell), list(rows))
+            rows.append(cell.round(number, wanted[name]))
+        yield name, cell, rows
+
+
+def copied(cell: Federation) -> Federation:
+    """A cell that goes on by itself; data and log are shared."""
+    return deepcopy(cell, {id(cell.data): cell.data, id(cell.strategy.log): cell.strategy.log})
+
+
+def line(name: str, cell: Federation, rows: Sequence[Weighing], seconds: float) -> dict[str, Any]:
+    """What is kept of a cell: one JSON object."""
+    config, attacker = cell.config, ATTACKERS[name]
+    rate, strength = searched(cell)
+    attacked = [attacker.acts(number, len(rows)) for number in range(1, len(rows) + 1)]
+    head = ("data", "split", "seed", "defence", "attacker", "rounds", "trigger rate", "trigger strength")
+    told = (Path(config.data.source).name, config.split.scheme, cell.seed, config.defence.name, name, len(rows))
+    evidence = [{p: round(value, 3) for p, value in row.evidence.items()} for row in rows]
+    kept: dict[str, Any] = dict(zip(head, (*told, rate, strength), strict=True))
+    kept |= asdict(attacker) | flags(rows, attacked, config.defence.warmup)
+    return kept | {"seconds": round(seconds), "evidence": evidence, "flags": [row.flagged for row in rows]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
+    parser.add_argument("settings", nargs="*")
     parser.add_argument("--attackers", default=",".join(ATTACKERS))
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("settings", nargs="*")
     told = parser.parse_args()
     base = {"data.source": told.source, "split.clients": 4, "train.rounds": told.rounds, "defence.name": "fed-inspect"}
     config = RunConfig.from_flat({**base, **parse_settings(told.settings)})
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-    wanted = [(name, ATTACKERS[name]) for name in told.attackers.split(",")]
-    begins = {n: next((r for r in range(1, told.rounds + 1) if a.acts(r, told.rounds)), 1) for n, a in wanted}
+    wanted = {name: ATTACKERS[name] for name in told.attackers.split(",")}
     with tempfile.TemporaryDirectory() as folder:
-        start = federation(config, told.seed, Path(folder))
-        branches = {1: (deepcopy_of(start), list[Weighing]())}
-        for name, attacker in sorted(wanted, key=lambda pair: pair[0] != "clean"):
-            began = time.monotonic()
-            at = begins[name] if begins[name] in branches else 1
-            cell, rows = deepcopy_of(branches[at][0]), list(branches[at][1])
-            for number in range(at, told.rounds + 1):
-                if name == "clean" and number in begins.values():
-                    branches[number] = (deepcopy_of(cell), list(rows))
-                rows.append(cell.round(number, attacker))
-            attacked = [attacker.acts(number, told.rounds) for number in range(1, told.rounds + 1)]
-            rate, strength = searched(cell)
-            line = {
-                "data": config.data.source,
-                "split": config.split.scheme,
-                "defence": config.defence.name,
-                "seed": told.seed,
-                "attacker": name,
-                **asdict(attacker),
-                "rounds": told.rounds,
-                "trigger rate": rate,
-                "trigger strength": strength,
-                **flags(rows, attacked, config.defence.warmup),
-                "seconds": round(time.monotonic() - began),
-                "from round": at,
-                "commit": commit.strip(),
-                "evidence": [{p: round(v, 3) for p, v in row.evidence.items()} for row in rows],
-                "flags": [row.flagged for row in rows],
-            }
+        began = time.monotonic()
+        for name, cell, rows in branched(federation(config, told.seed, Path(folder)), wanted, told.rounds):
+            kept = line(name, cell, rows, time.monotonic() - began)
             with told.json.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            print(name, round(rate, 3), {k: v for k, v in line.items() if "flag" in k and k != "flags"}, line["weight"])
-
-
-def deepcopy_of(cell: Federation) -> Federation:
-    """A cell that goes on by itself; data and log are shared."""
-    memo = {id(cell.data): cell.data, id(cell.strategy.log): cell.strategy.log}
-    return deepcopy(cell, memo)
+                file.write(json.dumps(kept) + "\n")
+            print(name, {key: kept[key] for key in ("trigger rate", "attacker flagged", "honest flagged", "weight")})
+            began = time.monotonic()
 
 
 if __name__ == "__main__":
