@@ -293,3 +293,30 @@ def test_beside_marks_the_other_parts_have_a_handicap() -> None:
     np.testing.assert_allclose(told, [1, 2**2.3, 1, 1], rtol=1e-4)
     np.testing.assert_allclose(outstanding(peaks[:, :1], *scales(("whole",))), [2, 1, 1, 1], rtol=1e-4)
     assert READINGS[MARK].rounds < READINGS["peak"].rounds
+
+
+def test_recorded_attackers_that_know_of_peaks_are_flagged_by_their_marks_and_hardly_anybody_else() -> None:
+    """Open loop, seeds 0 and 1 of equal hospitals; what the rule was chosen on (docs/results/adaptive.md)."""
+    kept = json.loads((RECORDED.parent / "adaptive/recorded.json").read_text(encoding="utf-8"))
+    found = {reading: {name: judged_by(reading, rows) for name, rows in kept.items()} for reading in ("peaks", "all")}
+    caught = {
+        name: flags[-10 if "late" in name else 10 :, 0].mean()
+        for name, flags in found["all"].items()
+        if "nobody" not in name
+    }
+    assert caught.pop("seed 1, a quarter") == pytest.approx(4 / 14), "in rounds 11 to 20, and not at the end"
+    assert min(caught.values()) >= 0.5
+    missed = ("seed 0, a quarter", "seed 0, a quarter, without weight", "seed 1, a quarter")
+    assert not any(found["peaks"][name][:, 0].any() for name in missed)
+    honest = [flags[10:, 0 if "nobody" in name else 1 :] for name, flags in found["all"].items()]
+    assert sum(part.sum() for part in honest) == 1
+    assert sum(part.size for part in honest) == 586
+
+
+def judged_by(reading: str, rows: dict[str, list[list[float]]]) -> np.ndarray:
+    """(rounds, clients): who is flagged by recorded peaks, or by all parts with marks."""
+    standing, flags = Standing.start(4), []
+    for row in rows[reading]:
+        verdict, standing = judge(row, standing, Rule(reading="peak" if reading == "peaks" else MARK))
+        flags.append(verdict.flagged)
+    return np.array(flags)
