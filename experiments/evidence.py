@@ -7,6 +7,7 @@ on common latents and takes, for each client, how far it stands from the median 
 - ``whole``: highest local energy of the persistent deviation of class mean images,
 - ``sharp``: what they have more of that is finer than a blur,
 - ``odd``: what they have more of that left and right do not share, where clients train on mirror images,
+- ``mark``: what is fine and persists at one place, over what changes there,
 - ``all``: how many times the median client's, in whichever of these that is most (fed-inspect),
 - ``features``: length of the persistent deviation of class mean features of the domain extractor,
 - ``spectrum``: the same of mean log amplitudes,
@@ -45,12 +46,23 @@ from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Dataset, Images, Labels, Vector
 from fedsec.weights import generator_arrays
 from strategies.evidence import drop
-from strategies.inspection import WINDOW, class_means, median_client, outstanding, parts, peak
+from strategies.inspection import (
+    MARK,
+    NOTHING,
+    WINDOW,
+    class_means,
+    marks,
+    median_client,
+    outstanding,
+    parts,
+    peak,
+    scales,
+)
 
 COUNT, DRAWN = 4, 256
 SPAN = 10
 """Rounds that the printed values and honest deviations are of."""
-LOGARITHMIC = ("whole", "sharp", "odd", "all", "features", "spectrum")
+LOGARITHMIC = ("whole", "sharp", "odd", "mark", "all", "features", "spectrum")
 ATTACKS: dict[str, Attack] = {
     "none": Attack(),
     "patch": Attack("patch"),
@@ -88,11 +100,15 @@ class Server:
         crossed = np.array([[doubt(critic, images, self.labels) for critic in critics] for images in drawn])
         others = (crossed.sum(axis=1) - np.diag(crossed)) / (COUNT - 1)
         looked = parts("all", mirrored=self.config.gan.mirror)
+        peaked = tuple(part for part in looked if part != MARK)
+        deviations = np.stack(self.seen["images"]) - np.stack(self.seen["medians"])
+        marked = marks([deviations[:, client] for client in range(COUNT)])
         own, median = (np.mean(self.seen[name], axis=0) for name in ("images", "medians"))
-        peaks = np.stack([peak(own, median, part) for part in looked], axis=1)
+        peaks = np.stack([peak(own, median, part) for part in peaked], axis=1)
         return {
-            **{part: np.log(values) for part, values in zip(looked, peaks.T, strict=True)},
-            "all": np.log(outstanding(peaks)),
+            **{part: np.log(values) for part, values in zip(peaked, peaks.T, strict=True)},
+            "mark": np.log(marked.max(axis=1) + NOTHING),
+            "all": np.log(outstanding(np.concatenate([peaks, marked], axis=1), *scales(looked))),
             "features": np.log(np.linalg.norm(np.mean(self.seen["features"], axis=0).reshape(COUNT, -1), axis=1)),
             "spectrum": np.log(np.linalg.norm(np.mean(self.seen["spectrum"], axis=0).reshape(COUNT, -1), axis=1)),
             "labels": float(np.median(held)) - np.array(held),

@@ -16,26 +16,9 @@ FIRST_STEPS = 3
 CLASSIFIED = 224
 """Pixels a side at which only classifiers work: what ResNet-18 was made for."""
 AUDITS = (
-    "span",
-    "row-space",
-    "bn-only",
-    "bn-update",
-    "see-through-gradients",
-    "inverting-gradients",
-    "idlg",
-    "dlg",
-    "released",
-    "first-layer",
-    "random",
-    "global",
-    "proxy",
-    "update-only",
-    "update+random",
-    "update+global",
-    "update+proxy",
-    "both",
-    "maps-only",
-    "maps+bn",
+    *("span", "row-space", "bn-only", "bn-update", "see-through-gradients", "inverting-gradients", "idlg", "dlg"),
+    *("released", "first-layer", "random", "global", "proxy", "update-only", "update+random", "update+global"),
+    *("update+proxy", "both", "maps-only", "maps+bn"),
 )
 """What ``leakage.attacks`` can name (``fedsec.probes.audit.ATTACKS``; a test holds the two together)."""
 

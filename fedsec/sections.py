@@ -154,7 +154,7 @@ class Defence:
     reported: Literal["auto", "drop", "first", "mean", "last"] = setting(
         "auto", meaning="generator loss read: first 3 steps, all, last, or the drop first to all; auto: by rule"
     )
-    inspects: Literal["all", "whole", "sharp", "odd"] = setting("all", meaning="fed-inspect: part of draws looked at")
+    inspects: Literal["all", "whole", "sharp", "odd", "mark"] = setting("all", meaning="fed-inspect: part looked at")
     latents: Literal["secret", "public"] = setting(
         "secret", meaning="fed-inspect: latents from the server's secret, or from the run's seed, which clients know"
     )

@@ -217,6 +217,11 @@ class RoundStrategy(TrainOnly):
         updates = self.layout.updates([fit.arrays for fit in fits], self.current) if fits else none
         self.previous, weighing = self.combine(number, fits, updates)
         self.current = self.current + self.previous
-        decay = min(self.config.ema, number / (number + 9))
-        self.average = decay * self.average + (1 - decay) * self.current
+        last, model = self.counted(number)
+        decay = min(self.config.ema, last / (last + 9))
+        self.average = decay * self.average + (1 - decay) * model
         return weighing
+
+    def counted(self, number: int) -> tuple[int, Vector]:
+        """After round ``number``: the last round whose replies count in ``averaged``, this one, and the model then."""
+        return number, self.current

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,6 +93,8 @@ is no gap to isolate anybody by; the others are far out all the same."""
 PEAK_ASKED = (4, 2)
 """A round that happens to ask many attackers lowers what all of them stand out by, since the median client is nearly
 one of them; nothing raises an honest client as much."""
+MARK_ROUNDS = 2
+"""Marks (``strategies.inspection.marks``) are of five and twenty rounds already; over two, a round alone is nothing."""
 READINGS: dict[str, Reading] = {
     "drop": Reading(drop, float, lambda number: DROP_SPREAD, 0.3, DROP_ABSENCE),
     "first": _level("g-loss-first"),
@@ -109,6 +111,7 @@ READINGS: dict[str, Reading] = {
         PEAK_FAR,
     ),
 }
+READINGS["mark"] = replace(READINGS["peak"], rounds=MARK_ROUNDS)
 
 
 def violation(loss: float | None) -> str:

@@ -20,8 +20,20 @@ from strategies.calibration import FEWEST
 from strategies.detection import Standing, judge, rule_of
 from strategies.draws import Inspector, public_latents, secret_latents
 from strategies.evidence import READINGS, violation
-from strategies.inspection import WINDOW, class_means, median_client, outstanding, parts, peak
+from strategies.geometry import within
+from strategies.inspection import (
+    MARK,
+    WINDOW,
+    class_means,
+    marks,
+    median_client,
+    outstanding,
+    parts,
+    peak,
+    scales,
+)
 from strategies.mixing import BUCKET, MIXINGS, mixed
+from strategies.probation import Probation, Reply, rounds_of, without
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
 
@@ -59,7 +71,8 @@ class FedInspect(FedDetect):
 
     It draws on latents that no client can know (``strategies.draws``), and looks at generators alone: a configuration
     that averages discriminators too is refused. Losses count only as violations, when they are not finite or absurd: a
-    client that lies about them gains nothing. Track record and decay are those of the calibrated FedDetect.
+    client that lies about them gains nothing. Track record and decay are those of the calibrated FedDetect; updates are
+    on probation (``strategies.probation``).
     """
 
     def __init__(self, brief: Brief) -> None:
@@ -67,7 +80,27 @@ class FedInspect(FedDetect):
         defence, data = brief.config.defence, brief.dataset
         self.inspector: Inspector = Inspector(brief.config, channels=data.channels, classes=len(data.class_names))
         self.parts = parts(defence.inspects, mirrored=brief.config.gan.mirror)
+        if MARK in self.parts:
+            self.rule = replace(self.rule, reading=MARK)
         self.seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.probation = Probation(self.current, rounds_of(self.rounds))
+
+    def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
+        """Who is flagged, once weights may change, has no share in this round and the others that are on probation."""
+        weighing, bound = self.weigh(number, fits), self.config.defence.bound
+        caps = within(list(updates), bound) if bound else np.ones(len(fits))
+        replies = {
+            fit.partition: Reply(np.asarray(update, np.float32), weighing.weights[fit.partition] * cap)
+            for fit, update, cap in zip(fits, updates, caps, strict=True)
+        }
+        suspects = weighing.flagged if number > self.rule.warmup else ()
+        heard = without(replies, suspects)
+        self.probation = self.probation.after(replies, suspects)
+        left = {fit.partition: heard[fit.partition].share if fit.partition in heard else 0.0 for fit in fits}
+        return self.probation.model - self.current, replace(weighing, weights=left)
+
+    def counted(self, number: int) -> tuple[int, Vector]:
+        return number - len(self.probation.pending), self.probation.settled
 
     def weigh(self, number: int, fits: Sequence[Fit]) -> Weighing:
         evidence, told = self._evidence(number, fits), []
@@ -90,8 +123,10 @@ class FedInspect(FedDetect):
         for partition, mean in zip(drawn, means, strict=True):
             self.seen[partition] = [*self.seen.get(partition, []), (mean, median)][-WINDOW:]
         own, others = (np.stack([np.mean([r[i] for r in self.seen[p]], axis=0) for p in drawn]) for i in (0, 1))
-        peaks = np.stack([peak(own, others, part) for part in self.parts], axis=1)
-        return dict(zip(drawn, map(float, outstanding(peaks)), strict=True))
+        found = [peak(own, others, part) for part in self.parts if part != MARK]
+        if MARK in self.parts:
+            found += list(marks([np.stack([mean - median for mean, median in self.seen[p]]) for p in drawn]).T)
+        return dict(zip(drawn, map(float, outstanding(np.stack(found, axis=1), *scales(self.parts))), strict=True))
 
     def _draw(self, fit: Fit, seed: int) -> Images:
         return self.inspector.draw(fit.arrays, seed)

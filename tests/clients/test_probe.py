@@ -120,8 +120,8 @@ def test_a_leak_that_cannot_be_measured_does_not_leave_either_unless_the_site_sa
 
 
 def test_recognised_is_by_the_nearest_image() -> None:
-    truth = np.random.default_rng(0).standard_normal((3, 1, 8, 8)).astype(np.float32)
-    others = np.random.default_rng(1).standard_normal((9, 1, 8, 8)).astype(np.float32)
+    truth = np.random.default_rng(0).standard_normal((3, 1, 16, 16)).astype(np.float32)
+    others = np.random.default_rng(1).standard_normal((9, 1, 16, 16)).astype(np.float32)
     assert recognised(truth, 0.2 * truth[::-1] + 0.5, others) == 1, "order, contrast and brightness do not matter"
     assert recognised(truth, others[:3], others) == 0
 
