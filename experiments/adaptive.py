@@ -109,7 +109,8 @@ def federation(config: RunConfig, seed: int, folder: Path) -> Federation:
     channels, classes = data.channels, len(data.class_names)
     initial = new_learner(config, channels=channels, classes=classes, seed=seed, device="cpu").shared()
     nodes = [Enrolled(i, i, f"site {i}") for i in range(len(parts))]
-    brief = Brief(config, "adaptive", seed, nodes, initial, RunLog(folder), data, secret=seed)
+    held = [len(part) for part in parts]
+    brief = Brief(config, "adaptive", seed, nodes, initial, RunLog(folder), data, secret=seed, images=held)
     return Federation(config, data, parts, seed, STRATEGIES[config.defence.name](brief), [{} for _ in parts])
 
 

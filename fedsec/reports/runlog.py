@@ -96,11 +96,10 @@ class RunLog:
         earlier: Sequence[Try] = (),
         rule: str = "",
     ) -> None:
-        """A later start of a cell supersedes what was before it, but not what left: ``earlier`` is that of its tries,
-        ``spends`` what a round of this one gives away. ``rule``: the detection rule's digest."""
-        told: dict[str, Any] = {"rule": rule} if rule else {}
+        """Supersedes what was before it, but not what left: ``earlier``; ``spends``: a round's; ``rule``: a digest."""
+        told: dict[str, Any] = {"event": "cell-start", "arm": arm, "seed": seed, "digest": digest, "time": _now()}
         told |= {"spends": spends.to_event(), "earlier": [one.to_event() for one in earlier]} if spends else {}
-        self._append({"event": "cell-start", "arm": arm, "seed": seed, "digest": digest, "time": _now()} | told)
+        self._append(told | ({"rule": rule} if rule else {}))
 
     def round(
         self,

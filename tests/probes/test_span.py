@@ -24,7 +24,7 @@ from fedsec.probes.replica import Replica
 from fedsec.probes.span import LEAST, Observation, noise_levels, span
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.seeds import stream
-from fedsec.types import Images, Rows
+from fedsec.types import Arrays, Images, Rows
 from tests.probes.rounds import disturbed
 
 RECIPE = Recipe(network="convnet", size=32)
@@ -195,7 +195,7 @@ def test_candidates_say_nothing_of_an_update_of_noise(chests: Rows) -> None:
     ranks = []
     for place in range(20):
         rng = np.random.default_rng(place)
-        after = {
+        after: Arrays = {
             n: np.asarray(view.before[n], np.float64) + rng.standard_normal(v.shape) for n, v in view.update.items()
         }
         ranks.append(rank_of(likeness([replace(view, after=after)], chests)[0], place))

@@ -36,7 +36,7 @@ def changed(module: str, old: str, new: str) -> Read:
         ("calibration", "SPREAD = 0.08\n", "SPREAD = 0.09\n", {"fed-inspect", "fed-detect"}),
         ("sleeves", "told = {fit.partition: self.read(fit.metrics)", "told = {0: self.read(fit.metrics)", {*CLASSES}),
         ("sleeves", "max(1, clients // 4)", "max(1, clients // 5)", set()),
-        ("geometry", "BLOCK = 2**18", "BLOCK = 2**17", set()),
+        ("geometry", "BLOCK = 2**18", "BLOCK = 2**17", {"fed-inspect"}),
         ("inspection", '"""A peak that is none', '"""A peak that is quite none', set()),
         ("inspection", "WINDOW = 20", "WINDOW = 20  # rounds", set()),
     ],
