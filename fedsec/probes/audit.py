@@ -32,6 +32,8 @@ MAPPED = 4
 """Numbers of a map for each pixel of an image where a ResNet-18's first stage ends."""
 EXACT = 1e-3
 """Share of an update that is noise up to which 'row-space' is worth its time."""
+SLOWER = 10
+"""Iterations of row-space for one of span, where fewer than their own are asked for."""
 CLIMBING = 300
 """Iterations of every rung of the ladder."""
 Told = dict[str, float]
@@ -121,7 +123,8 @@ def pooled(views: Sequence[ServerView], means: Means) -> tuple[Images, Told]:
     ends = [span(rounds, prior, count=count, seed=means.seed, iterations=means.iterations or SPANNING)]
     if noise < EXACT:
         with suppress(ProbeError):  # no exact maps; what the span says stands alone
-            read, _ = _inverted(reached[-1], "row-space", replace(means, iterations=0))
+            slower = replace(means, iterations=SLOWER * means.iterations)
+            read, _ = _inverted(reached[-1], "row-space", slower)
             start = torch.from_numpy(read).float().to(means.device)
             ends.append(span(rounds, prior, count=count, seed=means.seed, iterations=0, start=start))
     images, nats = max(ends, key=lambda end: end[1])
