@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from clients.classifier import ClassifierClient
 from experiments.inversion import Site, chosen_data, prepare, shared_out, site_parser
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.iip import iip, pixels
+from fedsec.metrics.intervals import by_seed
+from fedsec.metrics.measures import HEADINGS, SSIM
 from fedsec.metrics.similarity import leak_scores, placed
 from fedsec.probes.audit import ATTACKS, Means, pooled
 from fedsec.probes.batchnorm import ProbeError
@@ -31,7 +34,7 @@ from fedsec.probes.view import ServerView
 from fedsec.reports.results import write_whole
 from fedsec.types import Arrays, Images, Rows
 
-Row = dict[str, float | str]
+Row = dict[str, Any]
 
 
 def rounds(sites: Sequence[Site], protection: str, options: argparse.Namespace, number: int) -> list[list[ServerView]]:
@@ -80,12 +83,19 @@ def scored(images: Images, site: Site, prior: Images, crowd: Rows) -> Row:
 
 
 def attacks(
-    held: list[list[ServerView]], sites: Sequence[Site], prior: Images, public: Rows, options: argparse.Namespace
+    held: list[list[ServerView]],
+    sites: Sequence[Site],
+    prior: Images,
+    public: Rows,
+    options: argparse.Namespace,
+    done: Callable[[str, int], bool],
 ) -> Iterator[tuple[str, int, Images, Row]]:
-    """(attack, site, images, what it says), as they are made."""
+    """(attack, site, images, what it says), as they are made; what is ``done`` is left out."""
     for place in range(len(sites)):
         means = Means(prior, public, options.seed, options.iterations)
         for name in options.attacks:
+            if done(name, place):
+                continue
             started = time.monotonic()
             try:
                 if name == "span-pooled":
@@ -112,6 +122,37 @@ def candidates(held: Sequence[Sequence[ServerView]], sites: Sequence[Site], crow
         place = line % len(sites)
         same = np.flatnonzero((labels == labels[place]) & ((numbers == place) | (numbers >= len(sites))))
         yield line, {"rank": rank_of(likenesses[same], int(np.flatnonzero(same == place)[0])), "among": len(same)}
+
+
+def table(files: Sequence[Path]) -> list[str]:
+    """A line a protection and attack: of each seed the sites whose image came first, the median rank of all sites, and
+    the means of SSIM and RDLV with Student's interval over the seeds' means, where there are two seeds or more."""
+    rows: dict[str, dict[str, list[Row]]] = {}
+    for file in files:
+        for key, row in json.loads(file.read_text(encoding="utf-8")).items():
+            _, seed, *line, _ = key.split(" ")
+            if "rank" in row:
+                rows.setdefault(" ".join(line), {}).setdefault(seed, []).append(row)
+    head = ("sent, attack", "seeds", "image first, of sites", "median rank, of", HEADINGS[SSIM], "RDLV")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for line, seeds in sorted(rows.items()):
+        every = [row for group in seeds.values() for row in group]
+        first = ", ".join(f"{sum(row['rank'] == 1 for row in group)} of {len(group)}" for group in seeds.values())
+        ranks = [float(row["rank"]) for row in every]
+        among = f"{min(int(row['among']) for row in every)} to {max(int(row['among']) for row in every)}"
+        means = [
+            _over_seeds([[float(row[name]) for row in group if name in row] for group in seeds.values()])
+            for name in (SSIM, "rdlv")
+        ]
+        lines.append(f"| {line} | {len(seeds)} | {first} | {np.median(ranks):g}, of {among} | {' | '.join(means)} |")
+    return lines
+
+
+def _over_seeds(groups: list[list[float]]) -> str:
+    if not all(groups):
+        return ""
+    found = by_seed(groups)
+    return f"{found.mean:.2f}" + (f" ({found.low:.2f} to {found.high:.2f})" if len(groups) > 1 else "")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -142,8 +183,12 @@ def run(options: argparse.Namespace) -> None:
         names = [f"{tag} {name} {place}" for name in options.attacks for place in range(len(sites))]
         if all(name in results for name in names):
             continue
+
+        def done(name: str, place: int, tag: str = tag) -> bool:
+            return f"{tag} {name} {place}" in results
+
         held = rounds(sites, protection, options, options.rounds)
-        for name, place, images, told in attacks(held, sites, prior, public, options):
+        for name, place, images, told in attacks(held, sites, prior, public, options, done):
             site = sites[place]
             if not len(images):
                 keep(f"{tag} {name} {place}", told)
@@ -170,9 +215,13 @@ def main() -> None:
     parser.add_argument("--candidates", action="store_true", help="also rank everybody's images by likelihood")
     parser.add_argument("--tag", default="", help="added to the names of the rows")
     parser.add_argument("--png", type=Path)
+    parser.add_argument("--table", type=Path, nargs="+", help="files to print as a table, in place of a run")
     options = parser.parse_intermixed_args()
     options.attacks = [name for name in options.attacks.split(",") if name]
     options.protect = options.protect or [""]
+    if options.table:
+        print("\n".join(table(options.table)))
+        return
     if options.json is None:
         parser.error("--json is where rows are kept: name a file")
     torch.set_num_threads(1)
