@@ -36,6 +36,7 @@ from fedsec.models.networks import NETWORKS, NORMS, new_network
 from fedsec.models.training import load_network, network_arrays
 from fedsec.privacy.protection import PROTECTIONS, parsed
 from fedsec.probes.audit import ATTACKS, Means
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.released import ITERATIONS, released_together
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports.results import write_whole
@@ -150,6 +151,8 @@ def table(results: dict[str, dict[str, float]], names: list[str]) -> str:
             found["rdlv"] += f" | {max(row['rdlv-max'] for row in rows):.2f}"
             seconds = np.mean([row["seconds"] for row in rows])
             lines.append(f"| {name} | {len(rows)} | {' | '.join(found.values())} | {seconds:.0f} |")
+        else:
+            lines.append(f"| {name} | 0 | not attempted, no score | | | | | |")
     return "\n".join(lines)
 
 
@@ -230,7 +233,11 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, di
             if not done(key, kept):
                 started = time.monotonic()
                 guarded = protected(site, protections, place, options.seed)
-                images, told = attack(name, guarded, prior, public, options)
+                try:
+                    images, told = attack(name, guarded, prior, public, options)
+                except ProbeError as error:  # it has no score, and is never given the prior's
+                    say(f"site {place} {line}: {error}")
+                    continue
                 keep(key, kept, site, images, {**told, "seconds": time.monotonic() - started})
             if kept:
                 strips.append(placed(site.truth, np.load(kept)))

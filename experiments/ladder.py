@@ -21,6 +21,7 @@ from fedsec.images import to_images
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
 from fedsec.metrics.measures import HEADINGS, SSIM
 from fedsec.metrics.similarity import placed, psnr, rdlv, ssim
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.ladder import RUNGS, climb
 from fedsec.reports.results import write_whole
 from fedsec.reports.sources import LEAKS
@@ -108,7 +109,11 @@ def main() -> None:
         for rung in rungs:
             key = f"{rung} {place}"
             if key not in results:
-                results[key] = climbed(rung, site, public, prior, options)
+                try:
+                    results[key] = climbed(rung, site, public, prior, options)
+                except ProbeError as error:  # it has no score, and is never given the prior's
+                    print(f"site {place} {rung}: {error}", flush=True)
+                    continue
                 if options.json:
                     write_whole(options.json, json.dumps(results, indent=1) + "\n")
             print(

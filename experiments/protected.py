@@ -79,7 +79,7 @@ def identified(images: Images, rows: Rows, crowd: Rows) -> tuple[float, float]:
 
 def scored(images: Images, site: Site, prior: Images, crowd: Rows) -> Row:
     rank, among = identified(images, site.rows, crowd)
-    return {"rank": rank, "among": among, **leak_scores(site.truth, images, prior)}
+    return {"rank": rank, "first": float(rank == 1), "among": among, **leak_scores(site.truth, images, prior)}
 
 
 def attacks(
@@ -121,7 +121,8 @@ def candidates(held: Sequence[Sequence[ServerView]], sites: Sequence[Site], crow
     for line, likenesses in enumerate(found):
         place = line % len(sites)
         same = np.flatnonzero((labels == labels[place]) & ((numbers == place) | (numbers >= len(sites))))
-        yield line, {"rank": rank_of(likenesses[same], int(np.flatnonzero(same == place)[0])), "among": len(same)}
+        rank = rank_of(likenesses[same], int(np.flatnonzero(same == place)[0]))
+        yield line, {"rank": rank, "first": float(rank == 1), "among": len(same)}
 
 
 def table(files: Sequence[Path]) -> list[str]:
@@ -137,7 +138,7 @@ def table(files: Sequence[Path]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for line, seeds in sorted(rows.items()):
         every = [row for group in seeds.values() for row in group]
-        first = ", ".join(f"{sum(row['rank'] == 1 for row in group)} of {len(group)}" for group in seeds.values())
+        first = ", ".join(f"{sum(row['first'] for row in group):g} of {len(group)}" for group in seeds.values())
         ranks = [float(row["rank"]) for row in every]
         among = f"{min(int(row['among']) for row in every)} to {max(int(row['among']) for row in every)}"
         means = [

@@ -97,18 +97,24 @@ def test_every_rung_matches_what_it_says_and_the_budget_is_one(
         return invert(replica, observed, preset, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ladder, "invert", look)
-    images, told = climb(name, done.view, prior=prior(done), public=public(done), seed=0, iterations=3)
-    assert images.shape == tuple(done.images.shape)
     rung = RUNGS[name]
+    if rung.maps:  # a batch of two has more positions than this network has channels
+        with pytest.raises(ProbeError, match="not attempted: no layer"):
+            climb(name, done.view, prior=prior(done), public=public(done), seed=0, iterations=3)
+        assert not asked
+        return
+    images, _ = climb(name, done.view, prior=prior(done), public=public(done), seed=0, iterations=3)
+    assert images.shape == tuple(done.images.shape)
     if not asked:
-        assert name == "prior-only" or told == {"maps": 0.0}
+        assert name == "prior-only"
         np.testing.assert_array_equal(images, np.repeat(prior(done), 2, axis=0))
         return
     ((preset, observed),) = asked
     assert preset.iterations == 3
     assert ("statistics" in preset.terms) == bool(rung.statistics) == bool(observed.moments)
     assert ("update-layers" in preset.terms) == rung.update
-    assert ("maps" in preset.terms) == rung.maps == (observed.maps is not None)
+    assert "maps" not in preset.terms
+    assert observed.maps is None
 
 
 def test_every_leak_is_a_difference_of_two_rungs_that_differ() -> None:
