@@ -33,6 +33,7 @@ from fedsec.probes.batchnorm import (
     weighted,
 )
 from fedsec.probes.replica import Replica
+from fedsec.probes.span import FEWEST
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Features, Images, Rows
 from fedsec.weights import COUNTERS
@@ -178,6 +179,9 @@ class InversionProbeClient(ClassifierClient):
         """What of this site's images the server can draw from ``view``."""
         truth, prior = to_images(self.rows.pixels), prior_image(self.public)
         means = Means(prior, self.public, self.seed, self.iterations, self.device)
+        if self.attack == "span" and 0 < self.iterations < FEWEST and self.limit < math.inf:
+            why = f"{self.iterations} iterations of span are no attempt, {FEWEST} are the fewest"
+            return Probed(math.nan, math.nan, math.nan, why)
         try:
             images, _ = ATTACKS[self.attack](view, means)
         except (ProbeError, FloatingPointError) as error:
@@ -187,10 +191,13 @@ class InversionProbeClient(ClassifierClient):
 
 
 def recognised(truth: Images, images: Images, others: Images) -> float:
-    """Share of ``truth`` whose reconstruction (matched first) correlates with it more than with all other images."""
+    """Share of ``truth`` whose reconstruction (matched first) correlates with it more than with every other image. A
+    flat reconstruction is like none."""
     known = np.concatenate([truth, others])
     near = _directions(pixels(placed(truth, images))) @ _directions(pixels(known)).T
-    return float(np.mean(near.argmax(axis=1) == np.arange(len(truth))))
+    own = np.diag(near).copy()
+    near[np.arange(len(own)), np.arange(len(own))] = -np.inf
+    return float(np.mean(own > near.max(axis=1)))
 
 
 def _directions(features: Features) -> Features:

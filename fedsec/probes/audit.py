@@ -129,7 +129,11 @@ def pooled(views: Sequence[ServerView], means: Means) -> tuple[Images, Told]:
             ends.append(span(rounds, prior, count=count, seed=means.seed, iterations=0, start=start))
     images, nats = max(ends, key=lambda end: end[1])
     rest = np.repeat(means.prior, views[0].examples - count, axis=0)
-    return np.concatenate([images.cpu().numpy(), rest]), {"nats": nats, "noise": noise}
+    return np.concatenate([images.cpu().numpy(), rest]), {
+        "nats": nats,
+        "noise": noise,
+        "iterations": float(means.iterations or SPANNING),
+    }
 
 
 def _smoothed(preset: Preset, *, values: int, view: ServerView) -> Preset:

@@ -1,6 +1,6 @@
-"""Whose image was it? Candidates held against an update by the update that each would have made.
+"""Which image file was it? Candidates held against an update by the update that each would have made.
 
-An attacker who has images of the people in question (another hospital's, the insurer's, a leaked archive) need not
+An attacker who has the very files in question (another hospital's copy, the insurer's, a leaked archive) need not
 draw anything: it repeats the public recipe on each and asks which one the reply looks most like. Of the Gaussian
 observation ``b = a + noise`` that is the likelihood ratio test, which no attack on a single known image beats (Neyman &
 Pearson 1933); noise of deviation sigma leaves it ``|a| / sigma`` standard deviations apart, however many weights share
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from fedsec.images import to_images
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.replica import Replica, Weights
 from fedsec.probes.view import ServerView
 from fedsec.types import Features, Rows
@@ -60,7 +61,10 @@ def likeness(views: Sequence[ServerView], candidates: Rows, *, device: str = "cp
 
 
 def rank_of(likeness: np.ndarray, own: int) -> int:
-    """1 for the likeliest; candidates that are as likely as ``own`` count half."""
+    """1 for the likeliest; candidates that are as likely as ``own`` count half. Errors: ProbeError for a likeness that
+    is no number."""
+    if not np.isfinite(likeness).all():
+        raise ProbeError("not attempted: a candidate's likeness is not finite")
     above, level = (likeness > likeness[own]).sum(), (likeness == likeness[own]).sum() - 1
     return int(1 + above + -(-level // 2))
 

@@ -32,14 +32,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from fedsec.probes.batchnorm import recovered
+from fedsec.probes.batchnorm import ProbeError, recovered
 from fedsec.probes.gaussian import GaussianPrior
 from fedsec.probes.replica import BatchMoments, Geometry, Replica
 from fedsec.probes.terms import excess
 from fedsec.probes.view import ServerView
 from fedsec.seeds import address_seed
 
-ITERATIONS = 80
+ITERATIONS, FEWEST = 80, 40
+"""Its own, and the fewest with which it may be said to have been tried: with one it returns the prior."""
 RATE = 0.1
 SPREAD = 0.3
 """Of a batch's starts along the prior's directions; one image starts at its mean."""
@@ -92,6 +93,8 @@ class Observation:
         replica, recipe = Replica(view.recipe, view.before, device=device), view.recipe
         centred, together = recipe.norm == "batch", view.examples <= recipe.batch
         layers = _layers(view, replica)
+        if not layers:
+            raise ProbeError("not attempted: the network has no convolution that overlaps its patches, or none moved")
         if not (view.statistics and replica.watched):
             return cls(replica, layers, [], [], together, centred)
         counts = replica.counts(min(recipe.batch, view.examples))
@@ -192,7 +195,7 @@ def span(
     counted in and over all ``rounds``, at the least noise that the annealing ends with.
 
     ``start``: images to begin with; the prior's own otherwise. Every iteration looks at one of the ``rounds``,
-    by turns.
+    by turns. Errors: FloatingPointError when the images leave what can be computed.
     """
     spread = SPREAD if count > 1 else 0.0
     at = prior.start(count, seed=address_seed(seed, "span"), spread=spread)
@@ -205,7 +208,11 @@ def span(
         least = ANNEALED * (LEAST / ANNEALED) ** cooled if start is None else LEAST
         images = prior.images(at)
         seen = rounds[iteration % len(rounds)]
-        loss = len(rounds) * seen.surprise(images, least) + prior.surprise(at) + OUTSIDE * count * excess(images)
+        try:
+            surprise = seen.surprise(images, least)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise FloatingPointError(f"span: iteration {iteration + 1} is not finite") from error
+        loss = len(rounds) * surprise + prior.surprise(at) + OUTSIDE * count * excess(images)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()

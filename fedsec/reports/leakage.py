@@ -34,6 +34,7 @@ from fedsec.reports.sources import ladder
 from fedsec.reports.verdict import Verdict, digits, percent
 
 WIDTH = 640
+DRAWABLE = ("drawn", "in part")
 SCORES = ("iip-pixels", "iip-features", SSIM, OLD_SSIM, "rdlv", "psnr")
 
 
@@ -45,7 +46,7 @@ def leak_verdict(record: RunRecord) -> Verdict:
         return Verdict("No update was attacked in this run: leakage.every is 0, or no audited round was reached.", ())
     points = [(arm, tuple(_sentence(record, found, arm, site) for site in sites(found))) for arm in arms]
     first = arms[0]
-    worst = [site for site in sites(found) if (leak := strongest(found, first, site)) and leak.level == "drawn"]
+    worst = [site for site in sites(found) if (leak := strongest(found, first, site)) and leak.level in DRAWABLE]
     told = ", ".join(f"site {site} ({_holds(record, site)})" for site in worst)
     unknown = sum(verdict(found, first, site) == UNKNOWN for site in sites(found))
     head = f"In {first}, a server that only looks could draw images of {told or 'none of the sites that it tried'}"

@@ -15,7 +15,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedsec.checks import SPLIT_AUDITS
 from fedsec.metrics.intervals import Interval, by_seed
 from fedsec.metrics.measures import HEADINGS, ssim_of
 from fedsec.reports.record import LeakRow, RunRecord
@@ -26,8 +25,11 @@ from fedsec.types import Scalar
 PRIOR, OWN = "prior", "the site's own probe"
 DRAWN, PARTLY = 0.5, 0.1
 UNKNOWN, LEAST = "nothing is known", "no more than the public prior shows"
-KNOWING = ("span", *SPLIT_AUDITS)
-"""Attacks that protections were made known to, or whose arms have none."""
+KNOWING = ("span", "adaptive", "adaptive-joint")
+"""Attacks that were made to know a protection: noise, rounding and passes; PGSL's map. None knows of NoPeek, nor of
+noise on activations."""
+FEWEST = 40
+"""Iterations of span below which it was not tried (``fedsec.probes.span``; a test holds the two together)."""
 EMBEDDINGS = ("pixels", "features")
 """What a crowd is searched by: equal pixels at any contrast, or what the attacked network makes of them."""
 
@@ -129,8 +131,13 @@ def verdict(found: Sequence[Leak], arm: str, partition: int) -> str:
     leak = strongest(found, arm, partition)
     level = UNKNOWN if leak is None else leak.level
     own = [leak for leak in found if (leak.arm, leak.partition) == (arm, partition)]
-    knew = any(leak.attack in KNOWING and math.isfinite(leak.strength) for leak in own)
+    knew = any(leak.attack in KNOWING and math.isfinite(leak.strength) and _tried(leak) for leak in own)
     return level if knew or level != LEAST else UNKNOWN
+
+
+def _tried(leak: Leak) -> bool:
+    """Whether every row took iterations enough, where it says how many."""
+    return all(row.values.get("iterations", FEWEST) >= FEWEST for row in leak.rows)
 
 
 def unmade(found: Sequence[Leak], arm: str, partition: int) -> list[str]:

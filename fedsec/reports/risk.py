@@ -40,8 +40,8 @@ HEADS = {
 MEANS = {
     "drawn": "Somebody who reads what this site sends to the server can draw its training images.",
     "in part": "Somebody who reads what this site sends to the server can draw more than is public anyway.",
-    LEAST: "No attack tried here drew more than can be drawn without looking, one that knows of noise, rounding and "
-    "several passes among them. A stronger one may.",
+    LEAST: "No attack tried here drew more than can be drawn without looking, one that was made to know the protection "
+    "among them. A stronger one may.",
     UNKNOWN: "No attack that knows of protections was made on what this site sends, or none could be made. That is no "
     "sign of safety.",
 }
@@ -72,7 +72,7 @@ def _sheet(record: RunRecord, found: Sequence[Leak], pictures: Pictures, site: i
     told = f"{MEANS[worst]} " + _numbers(leak, prior)
     facts, limits = (paragraph(inert(text, 900), "soft") for text in (_facts(record, first, site), _limits(record)))
     return (
-        f'<section class="sheet"><header><h1>Site {site}: {HEADS[worst]}</h1>{facts}</header>'
+        f'<section class="sheet"><header><h1>Site {site}: {HEADS[worst]} ({inert(first)})</h1>{facts}</header>'
         f'<div class="verdict"><p class="head">{inert(told, 900)}</p></div>'
         f"{_shown(pictures, leak)}{_protections(record, found, arms, site)}{limits}</section>"
     )

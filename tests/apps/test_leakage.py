@@ -43,7 +43,7 @@ def config(tmp_path: Path, **changes: Any) -> RunConfig:
         "classifier.batches": "3,4,1",
         "leakage.every": 2,
         "leakage.sites": "2",
-        "leakage.iterations": "span=25,row-space=20",
+        "leakage.iterations": "span=40,row-space=20",
         "measure.every": 1,
         "run.out": str(tmp_path / "runs"),
         "run.name": "leakage",

@@ -285,7 +285,7 @@ def test_hospitals_train_and_are_scored_on_their_own_machines(tmp_path: Path) ->
         ({"attack__name": "patch"}, r"attack\.name: train\.task"),
         ({"privacy__noise": 1.0}, r"privacy\.noise: train\.task"),
         ({"leakage__sites": "0"}, r"leakage\.sites: leakage\.every = 0 does not read it"),
-        ({"leakage__every": 1}, "leakage.attacks = 'row-space': must be of white-box, adaptive"),
+        ({"leakage__every": 1}, "leakage.attacks = 'span': must be of white-box, adaptive"),
         ({**AUDITED, "leakage__probe": "inversion"}, r"leakage\.probe: train\.task = 'split-learning'"),
         ({**AUDITED, "leakage__iterations": "white-box"}, "write 'attack=number', e.g. 'adaptive=300'"),
         ({"cut__noise": -1.0}, r"cut\.noise = -1"),

@@ -124,6 +124,14 @@ def test_recognised_is_by_the_nearest_image() -> None:
     others = np.random.default_rng(1).standard_normal((9, 1, 16, 16)).astype(np.float32)
     assert recognised(truth, 0.2 * truth[::-1] + 0.5, others) == 1, "order, contrast and brightness do not matter"
     assert recognised(truth, others[:3], others) == 0
+    assert recognised(truth, np.zeros_like(truth), others) == 0, "a blank answer is like nobody"
+
+
+def test_a_gate_is_not_opened_by_an_attack_that_was_hardly_made(chests: Rows) -> None:
+    own, public = chests.take(np.array([0])), chests.take(np.arange(4, 24))
+    limited = InversionProbeClient(RECIPE, own, partition=0, seed=0, public=public, iterations=1, limit=0.5)
+    with pytest.raises(ReplyError, match="1 iterations of span are no attempt"):
+        limited.fit(start(), {"round": 1})
 
 
 def test_the_labels_of_a_batch_come_from_the_last_bias(chests: Rows) -> None:

@@ -18,11 +18,13 @@ from fedsec.models.training import network_arrays
 from fedsec.privacy.protection import PROTECTIONS, Chosen
 from fedsec.probes.adapted import ADAPTED
 from fedsec.probes.audit import ATTACKS, Means, pooled
+from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.candidates import likeness, rank_of
 from fedsec.probes.gaussian import GaussianPrior
 from fedsec.probes.replica import Replica
-from fedsec.probes.span import LEAST, Observation, noise_levels, span
+from fedsec.probes.span import FEWEST, LEAST, Observation, noise_levels, span
 from fedsec.probes.view import Recipe, ServerView
+from fedsec.reports import leaks
 from fedsec.seeds import stream
 from fedsec.types import Arrays, Images, Rows
 from tests.probes.rounds import disturbed
@@ -202,6 +204,22 @@ def test_candidates_say_nothing_of_an_update_of_noise(chests: Rows) -> None:
     assert 20 < np.mean(ranks) < 41
 
 
+def test_a_perceptron_has_nothing_to_read(chests: Rows, prior: Images) -> None:
+    recipe = Recipe(network="perceptron", norm="none", size=32)
+    before = list(network_arrays(new_network(NetworkSpec("perceptron", "none", size=32), seed=1)).values())
+    client = ClassifierClient(recipe, chests.take(np.array([0])), partition=0, seed=0)
+    client.fit(before, {"round": 1})
+    assert client.captured is not None
+    with pytest.raises(ProbeError, match="not attempted: the network has no convolution"):
+        ATTACKS["span"](client.captured, Means(prior, None, 0))
+
+
+def test_reports_know_how_few_iterations_are_no_attempt() -> None:
+    assert leaks.FEWEST == FEWEST
+
+
 def test_ranks_count_ties_half() -> None:
+    with pytest.raises(ProbeError, match="not finite"):
+        rank_of(np.array([np.nan, 1.0]), 0)
     assert rank_of(np.array([1.0, 1.0, 1.0, 0.0]), 0) == 2
     assert rank_of(np.array([3.0, 1.0, 2.0]), 0) == 1
