@@ -25,6 +25,8 @@ AUDITS = (
 SPLIT_AUDITS = ("white-box", "adaptive", "adaptive-joint", "decoder", "unsplit")
 """The same of ``train.task`` = 'split-learning' (``fedsec.probes.split.ATTACKS`` that need no gradient)."""
 
+EARLIER = {"leakage.attacks": "row-space"}
+"""Defaults of before, which kept logs hold for tasks that never read them."""
 KNOWING = ("latent-conditional", "discriminator-only", "below-the-bar", "sleeper")
 """What ``attack.update`` can name that knows the rule (``fedsec.attacks.knowing``; a test holds the two together)."""
 
@@ -217,7 +219,8 @@ def _unread(config: RunConfig, sections: dict[str, Any], *, by: str = "", but: t
         f"{name}.{item.name.rstrip('_').replace('_', '-')}: {reader} does not read it; leave it out"
         for name, usual in sections.items()
         for item in fields(usual)
-        if getattr(getattr(config, name), item.name) != item.default and item.name not in but
+        if getattr(getattr(config, name), item.name) not in (item.default, EARLIER.get(f"{name}.{item.name}"))
+        and item.name not in but
     ]
 
 

@@ -87,7 +87,9 @@ def test_the_trial_of_readings_reads_every_client_every_round() -> None:
     rounds = evidence.federation(config, data, extractor, 2, lambda line: None)
     assert len(rounds) == 2
     for readings in rounds:
-        assert {"whole", "sharp", "odd", "all", "features", "spectrum", "labels", "cross", "drop"} == set(readings)
+        assert {"whole", "sharp", "odd", "mark", "all", "features", "spectrum", "labels", "cross", "drop"} == set(
+            readings
+        )
         assert {len(values) for values in readings.values()} == {evidence.COUNT}
     assert rounds[0]["all"] != rounds[1]["all"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import caught, pgsl_privacy, pooled, watched
+from experiments import caught, pgsl_privacy, pooled, protected, watched
 from experiments.evidence import table as evidence
 from experiments.heat import apart, tables
 from experiments.membership import table as members
@@ -210,3 +210,13 @@ def test_rows_of_what_statistics_say(file: str, line: str) -> None:
     error = np.abs(np.array(kept["read"]) - np.array(kept["truth"])).mean()
     page = (RESULTS / "leakage.md").read_text(encoding="utf-8").replace("*", "")
     assert f"| {line} | {error:.2f} |" in page
+
+
+def test_what_noise_leaves_is_of_the_kept_files() -> None:
+    page = (RESULTS / "noise.md").read_text(encoding="utf-8")
+    lines = protected.table(sorted((RESULTS / "noise").glob("*.json")))
+    drawn, told = ([line for line in lines[2:] if ("candidates" in line) == kind] for kind in (False, True))
+    assert drawn
+    assert told
+    assert all(line in page for line in drawn)
+    assert all("|".join(line.split("|")[:5]) in page for line in told)
