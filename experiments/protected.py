@@ -33,6 +33,7 @@ from fedsec.probes.candidates import likeness, rank_of
 from fedsec.probes.view import ServerView
 from fedsec.reports.results import write_whole
 from fedsec.types import Arrays, Images, Rows
+from fedsec.weights import with_proper_variances
 
 Row = dict[str, Any]
 
@@ -62,10 +63,7 @@ def rounds(sites: Sequence[Site], protection: str, options: argparse.Namespace, 
             for name, value in model.items()
             if name in replies[0].after
         }
-        model = {**model, **means}
-        for name in model:
-            if name.endswith("running_var"):
-                model[name] = np.maximum(model[name], 1e-3)
+        model = with_proper_variances({**model, **means})
     return held
 
 
