@@ -100,7 +100,7 @@ def attacks(
                     images, told = pooled([replies[place] for replies in held], means)
                 else:
                     images, told = ATTACKS[name](held[0][place], means)
-            except ProbeError as error:
+            except (ProbeError, FloatingPointError) as error:
                 yield name, place, prior[:0], {"reason": str(error)}
                 continue
             yield name, place, images, {**told, "seconds": time.monotonic() - started}

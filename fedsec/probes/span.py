@@ -116,7 +116,7 @@ class Observation:
         if self.together:
             for moments, aims, blurs in zip(seen, self.moments, self.blur, strict=False):
                 for value, aim, blur in zip(moments, aims, blurs, strict=True):
-                    parts.append((value - aim).square().sum() / (2 * blur**2))
+                    parts.append((value - aim).double().square().sum() / (2 * blur**2))
         return torch.stack(parts).sum()
 
     def _forward(self, images: Tensor) -> tuple[dict[str, Tensor], list[BatchMoments]]:
@@ -145,20 +145,20 @@ class Observation:
         X'X and X X' is smaller. tau is such that the signal has the energy that the update shows."""
         geometry, update = layer.geometry, layer.update
         columns = F.unfold(entered, kernel_size=geometry.kernel, padding=geometry.padding, stride=geometry.stride)
-        patches = columns.transpose(0, 1).flatten(1)
+        patches = columns.transpose(0, 1).flatten(1).double()  # float32 cannot tell the sums below from singular ones
         if self.centred:
             patches = patches - patches.mean(dim=1, keepdim=True)
         patches = patches / patches.square().mean().sqrt().clamp(min=1e-12)
         rows, (width, count) = len(update), patches.shape
         noise = max(layer.noise, least * layer.deviation, 1e-20)
         ratio = max(layer.signal, HARDLY * layer.deviation**2) / (count * noise**2)
-        scaled = update / noise
+        scaled, one = update.double() / noise, torch.eye(min(count, width), device=update.device, dtype=torch.float64)
         if count <= width:
-            root = torch.linalg.cholesky(torch.eye(count, device=update.device) + ratio * (patches.T @ patches))
+            root = torch.linalg.cholesky(one + ratio * (patches.T @ patches))
             along = torch.linalg.solve_triangular(root, (scaled @ patches).T, upper=False)
             explained = ratio * along.square().sum()
         else:
-            root = torch.linalg.cholesky(torch.eye(width, device=update.device) + ratio * (patches @ patches.T))
+            root = torch.linalg.cholesky(one + ratio * (patches @ patches.T))
             explained = -torch.linalg.solve_triangular(root, scaled.T, upper=False).square().sum()
         surprise: Tensor = rows * root.diagonal().log().sum() - explained / 2
         return surprise

@@ -233,3 +233,15 @@ def test_ranks_count_ties_half() -> None:
         rank_of(np.array([np.nan, 1.0]), 0)
     assert rank_of(np.array([1.0, 1.0, 1.0, 0.0]), 0) == 2
     assert rank_of(np.array([3.0, 1.0, 2.0]), 0) == 1
+
+
+def test_patches_that_are_all_but_alike_can_be_computed(chests: Rows) -> None:
+    """A clean update leaves next to no noise beside what float32 rounds: radiographs ended so at sigma0 0."""
+    seen = Observation.of(reply(chests.take(np.array([0]))))
+    ramp = torch.linspace(-1, 1, 32).expand(1, 1, 32, 32).clone().requires_grad_(True)
+    for least in (LEAST, LEAST / 100):
+        value = seen.surprise(ramp, least)
+        value.backward()  # type: ignore[no-untyped-call]
+        assert torch.isfinite(value)
+        assert ramp.grad is not None
+        assert bool(torch.isfinite(ramp.grad).all())
