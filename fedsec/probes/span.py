@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Layer:
     noise: float
     signal: float
 
-    @property
+    @cached_property
     def deviation(self) -> float:
         """Root mean square of an entry."""
         return float(self.update.square().mean().sqrt())
@@ -145,21 +146,22 @@ class Observation:
         X'X and X X' is smaller. tau is such that the signal has the energy that the update shows."""
         geometry, update = layer.geometry, layer.update
         columns = F.unfold(entered, kernel_size=geometry.kernel, padding=geometry.padding, stride=geometry.stride)
-        patches = columns.transpose(0, 1).flatten(1).double()  # float32 cannot tell the sums below from singular ones
+        patches = columns.transpose(0, 1).flatten(1)
         if self.centred:
             patches = patches - patches.mean(dim=1, keepdim=True)
         patches = patches / patches.square().mean().sqrt().clamp(min=1e-12)
         rows, (width, count) = len(update), patches.shape
         noise = max(layer.noise, least * layer.deviation, 1e-20)
         ratio = max(layer.signal, HARDLY * layer.deviation**2) / (count * noise**2)
-        scaled, one = update.double() / noise, torch.eye(min(count, width), device=update.device, dtype=torch.float64)
+        exact = patches.double()  # of patches that are all but alike float32 makes sums that are not positive definite
+        one = torch.eye(min(count, width), device=update.device, dtype=torch.float64)
         if count <= width:
-            root = torch.linalg.cholesky(one + ratio * (patches.T @ patches))
-            along = torch.linalg.solve_triangular(root, (scaled @ patches).T, upper=False)
+            root = torch.linalg.cholesky(one + ratio * (exact.T @ exact))
+            along = torch.linalg.solve_triangular(root, (update @ patches).T.double() / noise, upper=False)
             explained = ratio * along.square().sum()
         else:
-            root = torch.linalg.cholesky(one + ratio * (patches @ patches.T))
-            explained = -torch.linalg.solve_triangular(root, scaled.T, upper=False).square().sum()
+            root = torch.linalg.cholesky(one + ratio * (exact @ exact.T))
+            explained = -torch.linalg.solve_triangular(root, update.T.double() / noise, upper=False).square().sum()
         surprise: Tensor = rows * root.diagonal().log().sum() - explained / 2
         return surprise
 
