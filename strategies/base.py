@@ -105,7 +105,7 @@ class RoundStrategy(TrainOnly):
         self.config, self.arm, self.seed, self.log = brief.config, brief.arm, brief.seed, brief.log
         self.secret, self.images, self.earlier = brief.secret, brief.images, tuple(brief.earlier)
         self.asks = Counter[int]()
-        self.clients = len(brief.nodes)
+        self.enrolled, self.clients = list(brief.nodes), len(brief.nodes)
         self.nodes = self.asked = self.participants(brief.nodes)
         self.layout = Layout.of(brief.initial)
         self.current = self.layout.vector(brief.initial)
@@ -169,18 +169,16 @@ class RoundStrategy(TrainOnly):
         ]
 
     def _cohort(self, number: int) -> list[Enrolled]:
-        """Who is asked in round ``number``: all, or a share of them drawn by this cell's seed."""
-        train, rng = self.config.train, stream(self.secret, "cohort", "round", number)
+        """Who is asked in round ``number``: all participants, or those among a share of everybody drawn by this cell's
+        seed, so that arms with other participants ask the same of those they share."""
+        train, rng, every = self.config.train, stream(self.secret, "cohort", "round", number), self.enrolled
         if train.fraction == 1:
             return self.nodes
         if train.sampling == "poisson":
-            return [
-                node
-                for node, coin in zip(self.nodes, rng.random(len(self.nodes)), strict=True)
-                if coin < train.fraction
-            ]
-        chosen = rng.permutation(len(self.nodes))[: cohort(train, len(self.nodes))]
-        return [self.nodes[i] for i in sorted(chosen)]
+            drawn = np.flatnonzero(rng.random(len(every)) < train.fraction)
+        else:
+            drawn = np.sort(rng.permutation(len(every))[: cohort(train, len(every))])
+        return [every[i] for i in drawn if every[i] in self.nodes]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -63,6 +63,16 @@ def test_a_fixed_share_is_asked_and_the_seed_says_who(tmp_path: Path) -> None:
     assert max(kept) <= 1, "a node keeps the state of one cell at most"
 
 
+def test_the_oracle_asks_the_honest_of_the_same_cohorts(tmp_path: Path) -> None:
+    """Or its distance is not paired with anybody's."""
+    shared = {"attack.name": "patch", "train.fraction": 0.5}
+    arms: dict[str, dict[str, Any]] = {"attacked": shared, "oracle": {**shared, "defence.name": "oracle"}}
+    cells, _ = cohorts(tmp_path, arms)
+    for attacked, oracle in zip(cells["attacked"].rounds, cells["oracle"].rounds, strict=True):
+        assert set(oracle.weights) == set(attacked.weights) - {0}
+    assert any(0 in row.weights for row in cells["attacked"].rounds)
+
+
 def test_coins_may_leave_a_round_without_anybody(tmp_path: Path) -> None:
     arms = {"poisson": {"train.fraction": 0.05, "train.sampling": "poisson"}}
     cells, _ = cohorts(tmp_path, arms)
