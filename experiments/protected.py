@@ -23,7 +23,7 @@ import torch
 from clients.classifier import ClassifierClient
 from experiments.inversion import Site, chosen_data, prepare, shared_out, site_parser
 from fedsec.images import grid, save_png, to_images, to_pixels
-from fedsec.metrics.iip import iip, pixels
+from fedsec.metrics.iip import iip, named, pixels
 from fedsec.metrics.intervals import by_seed
 from fedsec.metrics.measures import HEADINGS, SSIM
 from fedsec.metrics.similarity import leak_scores, placed
@@ -36,6 +36,7 @@ from fedsec.types import Arrays, Images, Rows
 from fedsec.weights import with_proper_variances
 
 Row = dict[str, Any]
+MEANS = (SSIM, "rdlv")
 
 
 def rounds(sites: Sequence[Site], protection: str, options: argparse.Namespace, number: int) -> list[list[ServerView]]:
@@ -67,17 +68,21 @@ def rounds(sites: Sequence[Site], protection: str, options: argparse.Namespace, 
     return held
 
 
-def identified(images: Images, rows: Rows, crowd: Rows) -> tuple[float, float]:
-    """Mean rank of the site's images by their reconstructions, and how many of the label there are to choose from."""
+def identified(images: Images, rows: Rows, crowd: Rows) -> Row:
+    """``rank``: mean rank of the site's images, ``first``: share that came first, by the reconstructions matched to
+    them, ``among`` all images of their label. ``named``: share of them that are nearest to any reconstruction, among
+    images of both labels, with nothing matched."""
     own = to_images(rows.pixels)
     gallery, labels = np.concatenate([own, to_images(crowd.pixels)]), np.concatenate([rows.labels, crowd.labels])
-    found = iip(placed(own, images), gallery, labels, np.arange(len(own)), pixels)
-    return float(np.mean(found.ranks)), float(np.mean([(labels == label).sum() for label in rows.labels]))
+    sources = np.arange(len(own))
+    ranks = iip(placed(own, images), gallery, labels, sources, pixels).ranks
+    among = float(np.mean([(labels == label).sum() for label in rows.labels]))
+    told = named(images, gallery, sources, pixels)
+    return {"rank": float(ranks.mean()), "first": float((ranks == 1).mean()), "among": among, "named": told}
 
 
 def scored(images: Images, site: Site, prior: Images, crowd: Rows) -> Row:
-    rank, among = identified(images, site.rows, crowd)
-    return {"rank": rank, "first": float(rank == 1), "among": among, **leak_scores(site.truth, images, prior)}
+    return {**identified(images, site.rows, crowd), **leak_scores(site.truth, images, prior)}
 
 
 def attacks(
@@ -124,34 +129,38 @@ def candidates(held: Sequence[Sequence[ServerView]], sites: Sequence[Site], crow
 
 
 def table(files: Sequence[Path]) -> list[str]:
-    """A line a protection and attack: of each seed the sites whose image came first, the median rank of all sites, and
-    the means of SSIM and RDLV with Student's interval over the seeds' means, where there are two seeds or more."""
+    """A line a protection and attack: of each seed the share of images that came first, the median rank of all sites,
+    and the means of ``named``, SSIM and RDLV with Student's interval over the seeds' means, where there are two seeds
+    or more."""
     rows: dict[str, dict[str, list[Row]]] = {}
     for file in files:
         for key, row in json.loads(file.read_text(encoding="utf-8")).items():
             _, seed, *line, _ = key.split(" ")
-            if "rank" in row:
-                rows.setdefault(" ".join(line), {}).setdefault(seed, []).append(row)
-    head = ("sent, attack", "seeds", "image first, of sites", "median rank, of", HEADINGS[SSIM], "RDLV")
+            rows.setdefault(" ".join(line), {}).setdefault(seed, []).append(row)
+    head = ("sent, attack", "sites", "first, %, by seed", "median rank, of", "named, %", HEADINGS[SSIM], "RDLV")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for line, seeds in sorted(rows.items()):
-        every = [row for group in seeds.values() for row in group]
-        first = ", ".join(f"{sum(row['first'] for row in group):g} of {len(group)}" for group in seeds.values())
-        ranks = [float(row["rank"]) for row in every]
+        groups = [[row for row in group if "rank" in row] for group in seeds.values()]
+        every = [row for group in groups for row in group]
+        if not every:
+            lines.append(f"| {line} | 0 of {sum(map(len, seeds.values()))} | not attempted | | | | |")
+            continue
+        first = ", ".join(f"{100 * np.mean([row['first'] for row in group]):.0f}" for group in groups if group)
         among = f"{min(int(row['among']) for row in every)} to {max(int(row['among']) for row in every)}"
-        means = [
-            _over_seeds([[float(row[name]) for row in group if name in row] for group in seeds.values()])
-            for name in (SSIM, "rdlv")
-        ]
-        lines.append(f"| {line} | {len(seeds)} | {first} | {np.median(ranks):g}, of {among} | {' | '.join(means)} |")
+        rank = f"{np.median([float(row['rank']) for row in every]):g}, of {among}"
+        share = _over_seeds([[100 * row["named"] for row in group if "named" in row] for group in groups], 0)
+        means = [_over_seeds([[row[name] for row in group if name in row] for group in groups], 2) for name in MEANS]
+        sites = f"{len(every)} of {sum(map(len, seeds.values()))}"
+        lines.append(f"| {line} | {sites} | {first} | {rank} | {share} | {' | '.join(means)} |")
     return lines
 
 
-def _over_seeds(groups: list[list[float]]) -> str:
-    if not all(groups):
+def _over_seeds(groups: list[list[float]], digits: int) -> str:
+    if not groups or not all(groups):
         return ""
     found = by_seed(groups)
-    return f"{found.mean:.2f}" + (f" ({found.low:.2f} to {found.high:.2f})" if len(groups) > 1 else "")
+    interval = f" ({found.low:.{digits}f} to {found.high:.{digits}f})" if len(groups) > 1 else ""
+    return f"{found.mean:.{digits}f}{interval}"
 
 
 def run(options: argparse.Namespace) -> None:

@@ -69,6 +69,20 @@ def iip(reconstructions: Images, gallery: Images, labels: Labels, sources: Indic
     return Iip(float(shares.mean()), float(chances.mean()), len(sources), ranks)
 
 
+def named(reconstructions: Images, gallery: Images, sources: Indices, embedding: Embedding) -> float:
+    """Share of ``sources`` (rows of the gallery) that are the nearest of all its images to some reconstruction.
+
+    Nothing is matched and no label is known, as for who has the files and not the truth: of a batch ``iip`` holds each
+    reconstruction against the source it was matched to. n reconstructions that know nothing name at most n of g images.
+    Errors: as ``iip``.
+    """
+    if not len(reconstructions) or not len(sources):
+        raise MetricError("no reconstruction or no source: nothing can be named")
+    known, found = _directions(embedding(gallery), "gallery"), _directions(embedding(reconstructions), "reconstructed")
+    nearest = np.argmax(found @ known.T, axis=1)[np.linalg.norm(found, axis=1) > 0]
+    return float(np.isin(sources, nearest).mean())
+
+
 def _directions(features: Features, name: str) -> Features:
     """Rows of length 1; a row of zeros stays, and has cosine 0 with all."""
     bad = int((~np.isfinite(features)).any(axis=1).sum())

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsec.images import to_images
 from fedsec.metrics.features import Extractor
-from fedsec.metrics.iip import OTHERS, Embedding, iip, pixels
+from fedsec.metrics.iip import OTHERS, Embedding, iip, named, pixels
 from fedsec.metrics.samples import MetricError
 from fedsec.seeds import stream
 from fedsec.types import Features, Images, Labels
@@ -132,3 +132,14 @@ def test_says_what_is_wrong() -> None:
     broken[1, 0, 0, 0] = np.nan
     with pytest.raises(MetricError, match="1 of 2 reconstructed images have non-finite features"):
         iip(broken, IMAGES, LABELS, np.arange(2), EMBEDDINGS["network"])
+
+
+def test_named_needs_no_order_and_no_label() -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.uniform(-1, 1, (50, 1, 8, 8)).astype(np.float32)
+    sources = np.array([3, 4, 5])
+    assert named(gallery[[5, 3, 4]], gallery, sources, pixels) == 1
+    assert named(gallery[[5, 5, 20]], gallery, sources, pixels) == pytest.approx(1 / 3)
+    assert named(np.zeros_like(gallery[:3]), gallery, np.array([0, 1, 2]), pixels) == 0, "a blank image names nobody"
+    with pytest.raises(MetricError, match="no reconstruction"):
+        named(gallery[:0], gallery, sources, pixels)
