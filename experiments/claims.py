@@ -5,7 +5,8 @@ its interval); the comments are invisible where the page is shown. ``--write`` f
 when a page, a file or the table of claims disagrees; ``--show ID`` prints what the files give.
 Guarantee: ``faults`` is empty only when every claim is complete, is what its files give to the digits printed, stands
 in each of its pages, and no protective claim lacks an attacker that knows the protection and data it was not chosen on;
-and when no number of a watched page stands outside a claim but for the list ``allow``, each with its reason.
+and when no number of a watched page stands outside a claim but for the list ``allow``, each with its reason;
+every page of docs/results is watched or says in ``unwatched`` why it is not.
 Nothing from the table is evaluated: a number is found by keys, by equal fields of a line, or by a table's
 row and column.
 Limits: it cannot tell that a sentence says what its number means, nor a promise in words that ``PROMISE`` lacks.
@@ -24,6 +25,7 @@ from experiments.selectors import UnreadError, numbers, printed
 
 PROJECT = Path(__file__).parents[1]
 TABLE = "docs/claims.toml"
+RESULTS = "docs/results"
 KINDS = ("measure", "attack", "protective")
 FIELDS = ("id", "sentence", "kind", "value", "interval", "seeds", "chosen", "tested", "attackers", "adapted", "command")
 NONE = "none"
@@ -37,7 +39,8 @@ PROMISE = re.compile(r"\b(safe|secure|ends it|takes? (?:\w+ ){0,5}out|removes?|p
 
 
 def load(project: Path = PROJECT) -> dict[str, Any]:
-    """The table of claims: ``claim``, ``allow`` (page, text, why) and ``watched`` (pages, and how much of each)."""
+    """The table of claims: ``claim``, ``allow`` (page, text, why), ``watched`` (pages, and how much of each) and
+    ``unwatched`` (pages of results, and why)."""
     return tomllib.loads((project / TABLE).read_text(encoding="utf-8"))
 
 
@@ -155,6 +158,17 @@ def promised(path: str, page: str, table: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def overlooked(table: Mapping[str, Any], project: Path = PROJECT) -> list[str]:
+    """Pages of results that nothing watches and nothing excuses, and excuses that excuse nothing."""
+    pages = {page.relative_to(project).as_posix(): page for page in sorted((project / RESULTS).glob("*.md"))}
+    watched, excused = table["watched"], table.get("unwatched", {})
+    found = [f"{path}: a page of results that is not watched" for path in pages if path not in {*watched, *excused}]
+    for path, why in excused.items():
+        found += [] if why else [f"{path}: is not watched, without a reason"]
+        found += [f"{path}: is excused, but watched or not there"] if path in watched or path not in pages else []
+    return found
+
+
 def faults(project: Path = PROJECT) -> list[str]:
     """Everything that is wrong with claims and pages; empty when nothing is."""
     table = load(project)
@@ -164,6 +178,7 @@ def faults(project: Path = PROJECT) -> list[str]:
     paths = sorted({path for claim in table["claim"] for path in claim["pages"]} | set(table["watched"]))
     pages = {path: (project / path).read_text(encoding="utf-8") for path in paths}
     found = [fault for claim in table["claim"] for fault in untrue(claim, project)] + misplaced(table, pages)
+    found += overlooked(table, project)
     for path, part in table["watched"].items():
         text = watched_text(pages[path], part)
         found += [] if text else [f"{path}: there is no {part} to watch"]

@@ -4,7 +4,10 @@ A ``read`` of docs/claims.toml:
 
 - ``file``: a path from the project's root; ``*`` takes several files, in order of name.
 - ``at``: keys parted by ``/``; ``*`` within a key matches any, in lists every item. A list of such paths takes each.
-- ``where`` (.jsonl only): fields that a line must have, keys as in ``at``; without it every line is taken.
+- ``where``: fields that a line of a .jsonl, or an item of a .json that is a list, must have, keys as in ``at``;
+  without it every one is taken.
+- ``flagged`` and ``arm`` (a run's events.jsonl only, in place of ``at``): 1 or 0 for each reply of an ``attacker`` or
+  an ``honest`` client after its own tenth, as it was flagged when the arm ran; that arm must be attacked.
 - ``under``, ``row``, ``column`` (.md only): the first table after the line that holds ``under``; its numbers.
 - ``by``: what is made of the numbers, one word or several: ``each``, ``mean``, ``min``, ``max``, ``sum``, ``count``,
   and ``low`` and ``high`` of the 95 % Student interval of their mean.
@@ -21,6 +24,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,6 +32,8 @@ from typing import Any
 
 from fedsec.metrics.intervals import mean_interval
 
+WARMUP = 10
+"""Replies of a client before it is judged, as in ``experiments.caught``."""
 STATED = re.compile(r"[+\-−]?\d[\d,]*(?:\.\d+)?")
 MADE: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda found: sum(found) / len(found),
@@ -68,10 +74,35 @@ def reached(tree: Any, keys: Sequence[str]) -> Iterator[Any]:
                 yield from reached(item, keys[1:])
 
 
-def _lines(path: Path, where: Mapping[str, Any]) -> list[Any]:
-    """The lines of a .jsonl whose fields are equal."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [line for line in lines if all([want] == list(reached(line, key.split("/"))) for key, want in where.items())]
+def _trees(path: Path, where: Mapping[str, Any]) -> list[Any]:
+    """The lines of a .jsonl, or items of a list, whose fields are equal; any other .json whole."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+        trees = [json.loads(line) for line in text.splitlines() if line.strip()]
+    else:
+        whole = json.loads(text)
+        trees = whole if where and isinstance(whole, list) else [whole]
+    return [tree for tree in trees if all([want] == list(reached(tree, key.split("/"))) for key, want in where.items())]
+
+
+def flagged(events: Sequence[Mapping[str, Any]], arm: str, side: str) -> list[float]:
+    """1 or 0 for each reply of an ``attacker`` or ``honest`` client after its own tenth: was it flagged when it came?
+
+    ``events``: of a run, in order; who attacks stands in its ``run`` event. UnreadError: no such event, or more.
+    """
+    headers = [event for event in events if event.get("event") == "run"]
+    if len(headers) != 1 or side not in ("attacker", "honest"):
+        raise UnreadError(
+            f"{len(headers)} runs in one file; flags are of an attacker or of the honest, not of '{side}'"
+        )
+    malicious, sent, found = headers[0]["malicious"], Counter[tuple[int, int]](), []
+    for event in events:
+        if event.get("event") == "round" and event["arm"] == arm:
+            for client in map(int, event["losses"]):
+                sent[event["seed"], client] += 1
+                if sent[event["seed"], client] > WARMUP and (client in malicious) == (side == "attacker"):
+                    found.append(float(client in event["flags"]))
+    return found
 
 
 def _cell(path: Path, read: Mapping[str, Any]) -> list[float]:
@@ -94,7 +125,9 @@ def _cell(path: Path, read: Mapping[str, Any]) -> list[float]:
 def _of_file(path: Path, read: Mapping[str, Any]) -> list[float]:
     if path.suffix == ".md":
         return _cell(path, read)
-    trees = _lines(path, read.get("where", {})) if path.suffix == ".jsonl" else [json.loads(path.read_text("utf-8"))]
+    trees = _trees(path, read.get("where", {}))
+    if "flagged" in read:
+        return flagged(trees, read["arm"], read["flagged"])
     paths = [read["at"]] if isinstance(read["at"], str) else read["at"]
     found = [value for tree in trees for at in paths for value in reached(tree, at.split("/"))]
     wrong = [value for value in found if isinstance(value, bool) or not isinstance(value, int | float)]
@@ -112,6 +145,8 @@ def numbers(read: Mapping[str, Any], project: Path) -> list[float]:
     if "each-file" in read:
         groups = [[MADE[read["each-file"]](group)] for group in groups]
     pooled = [value for group in groups for value in group]
+    if not pooled:
+        raise UnreadError(f"{read['file']} gives no numbers")
     words = [read.get("by", "each")] if isinstance(read.get("by", "each"), str) else read["by"]
     made = [value for word in words for value in (pooled if word == "each" else [float(MADE[word](pooled))])]
     return [value * read.get("times", 1) for value in made]

@@ -153,6 +153,39 @@ def test_the_short_of_a_page_is_one_paragraph_of_its_screen() -> None:
     assert claims.watched_text("# Page\n\n4 px\n", "short") == ""
 
 
+def test_every_page_of_results_is_watched_or_says_why_not(project: Path) -> None:
+    pages = project / "docs/results"
+    pages.mkdir()
+    (pages / "new.md").write_text("# New\n\n**In short.** Nothing.\n")
+    table: dict[str, Any] = {"watched": {}, "unwatched": {}}
+    assert claims.overlooked(table, project) == ["docs/results/new.md: a page of results that is not watched"]
+    assert claims.overlooked(table | {"watched": {"docs/results/new.md": "short"}}, project) == []
+    assert claims.overlooked(table | {"unwatched": {"docs/results/new.md": "a reason"}}, project) == []
+    assert len(claims.overlooked(table | {"unwatched": {"docs/results/new.md": ""}}, project)) == 1
+    both = {"watched": {"docs/results/new.md": "short"}, "unwatched": {"docs/results/new.md": "a reason"}}
+    assert len(claims.overlooked(both, project)) == 1
+
+
+def test_a_result_page_without_an_answer_or_with_a_number_outside_a_claim_is_found(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = project / "docs/results/new.md"
+    page.parent.mkdir()
+    table = {"claim": [], "allow": [], "watched": {"docs/results/new.md": "short"}}
+    monkeypatch.setattr(claims, "load", lambda _: table)
+    page.write_text("# New\n\nThe answer is 0.42.\n")
+    assert claims.faults(project) == ["docs/results/new.md: there is no short to watch"]
+    page.write_text("# New\n\n**In short.** The answer is 0.42.\n")
+    assert ["'0.42' is in no claim" in fault for fault in claims.faults(project)] == [True]
+
+
+def test_the_answer_of_every_page_of_results_is_held_against_the_claims() -> None:
+    table = claims.load()
+    pages = {page.relative_to(claims.PROJECT).as_posix() for page in (claims.PROJECT / "docs/results").glob("*.md")}
+    assert pages <= {*table["watched"], *table["unwatched"]}
+    assert set(table["unwatched"]) <= {"docs/results/adaptive.md"}, "an excuse is for a page whose cells still run"
+
+
 @pytest.mark.parametrize(
     ("read", "given"),
     [
@@ -165,6 +198,42 @@ def test_the_short_of_a_page_is_one_paragraph_of_its_screen() -> None:
 )
 def test_numbers_are_found(project: Path, read: dict[str, Any], given: list[float]) -> None:
     assert numbers(read, project) == pytest.approx(given)
+
+
+def test_items_of_a_list_are_found_by_their_fields(project: Path) -> None:
+    (project / FILE).write_text(json.dumps([{"clients": 4, "rate": 0.5}, {"clients": 10, "rate": 0.75}]))
+    assert numbers({"file": FILE, "where": {"clients": 10}, "at": "rate"}, project) == [0.75]
+    with pytest.raises(UnreadError):
+        numbers({"file": FILE, "where": {"clients": 30}, "at": "rate"}, project)
+
+
+def run_of(rounds: int, *, flags: dict[int, list[int]], asked: dict[int, list[int]] | None = None) -> str:
+    """A run's events: client 0 of three attacks; ``flags`` and who was ``asked`` (else everybody) by round."""
+    lines: list[dict[str, Any]] = [{"event": "run", "malicious": [0]}]
+    for number in range(1, rounds + 1):
+        losses = {str(client): 1.0 for client in (asked or {}).get(number, [0, 1, 2])}
+        row = {"event": "round", "arm": "x", "seed": 0, "round": number, "losses": losses}
+        lines += [row | {"flags": flags.get(number, [])}, row | {"arm": "other", "flags": [0, 1, 2]}]
+    return "\n".join(json.dumps(line) for line in lines)
+
+
+def test_flags_are_of_replies_after_a_clients_own_tenth(project: Path) -> None:
+    read = {"file": LINES, "arm": "x", "flagged": "attacker"}
+    (project / LINES).write_text(run_of(13, flags={3: [0], 11: [0], 12: [0, 2]}))
+    assert numbers(read, project) == [1, 1, 0]
+    assert numbers(read | {"flagged": "honest", "by": ["sum", "count"]}, project) == [1, 6]
+    (project / LINES).write_text(run_of(13, flags={11: [0], 13: [0]}, asked={11: [1, 2]}))
+    assert numbers(read, project) == [0, 1], "who was not asked in round 11 sends its own eleventh in round 12"
+
+
+@pytest.mark.parametrize("wrong", [{"flagged": "both"}, {"arm": "none"}])
+def test_flags_that_are_not_there_are_said(project: Path, wrong: dict[str, str]) -> None:
+    (project / LINES).write_text(run_of(12, flags={}))
+    with pytest.raises(UnreadError):
+        numbers({"file": LINES, "arm": "x", "flagged": "attacker", **wrong}, project)
+    (project / LINES).write_text(run_of(12, flags={}) + "\n" + run_of(12, flags={}))
+    with pytest.raises(UnreadError, match="2 runs"):
+        numbers({"file": LINES, "arm": "x", "flagged": "attacker"}, project)
 
 
 @pytest.mark.parametrize(
