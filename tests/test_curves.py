@@ -32,4 +32,5 @@ def test_rows_that_were_not_attempted_are_left_out(tmp_path: Path) -> None:
     }
     assert means_of([file], "rdlv") == {"span": {0.0: {0: 0.3}}}
     draw(read(PRICE), [file], tmp_path / "curve.png")
-    assert min(Image.open(tmp_path / "curve.png").size) > 300
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert min(picture.size) > 300
