@@ -100,12 +100,13 @@ def test_levels_are_of_arms_that_do_nothing_else(record: RunRecord) -> None:
     assert levels_of(record, "clip-noise", "group") == {"group-norm": 0.0, "group-clip-noise-0.1": 0.1}
 
 
-def test_the_leak_is_the_best_attack_of_the_last_round(tmp_path: Path) -> None:
-    def leak(number: int, attack: str, rdlv: float | None) -> str:
+def test_the_leak_is_of_the_strongest_attack_in_the_last_round_where_it_was_made(tmp_path: Path) -> None:
+    def leak(number: int, attack: str, rdlv: float | None, **values: float) -> str:
         row = {"event": "leak", "arm": "plain", "seed": 0, "round": number, "partition": 8, "attack": attack}
-        return json.dumps(row | {"values": {} if rdlv is None else {"rdlv": rdlv}})
+        return json.dumps(row | {"values": values | ({} if rdlv is None else {"rdlv": rdlv})})
 
-    lines = [leak(1, "row-space", 0.9), leak(10, "prior", 0.8), leak(10, "row-space", 0.7), leak(10, "bn-only", 0.1)]
+    lines = [leak(1, "row-space", 0.9), leak(10, "prior", 0.8), leak(10, "row-space", 0.7), leak(10, "bn-only", 0.9)]
+    lines.append(leak(10, "row-space", 0.95, maps=0.0))  # gave up, and handed back the prior
     path = tmp_path / "events.jsonl"
     path.write_text("\n".join([*lines, leak(10, "maps-only", None), '{"event": "score"}']) + "\n", encoding="utf-8")
     assert leaks_of([path]) == {("plain", 8): 0.7}
