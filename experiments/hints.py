@@ -13,7 +13,7 @@ import json
 import numpy as np
 import torch
 
-from experiments.inversion import Site, chosen_data, shared_out, site_parser, sites
+from experiments.sites import Site, chosen_data, shared_out, site_parser, sites
 from fedsec.images import to_images
 from fedsec.probes.hints import ROUNDS, GroupReader
 from fedsec.probes.replica import Replica

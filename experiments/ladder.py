@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.inversion import Site, prepare, site_parser
+from experiments.sites import Site, prepare, site_parser
 from fedsec.images import to_images
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
 from fedsec.metrics.measures import HEADINGS, SSIM

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from clients.classifier import ClassifierClient
-from experiments.inversion import Site, chosen_data, prepare, shared_out, site_parser
+from experiments.sites import Site, chosen_data, prepare, shared_out, site_parser
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.iip import iip, named, pixels
 from fedsec.metrics.intervals import by_seed

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.models import alexnet
 
-from experiments import evidence, hints, inversion, ladder, membership
+from experiments import evidence, hints, inversion, ladder, membership, sites
 from experiments.readings import table
 from fedsec.config import RunConfig
 from fedsec.datasets import load
@@ -181,12 +181,12 @@ def test_the_inversion_trial_has_a_line_for_every_protection(
 
 def test_protected_sites_send_what_the_protection_says() -> None:
     view = trained(SMALL).view
-    site = inversion.Site(view, lesions(1, "protected", channels=1, size=32))
-    bare = inversion.protected(site, "local-statistics=1", 0, 0)
+    site = sites.Site(view, lesions(1, "protected", channels=1, size=32))
+    bare = sites.protected(site, "local-statistics=1", 0, 0)
     assert site.view.statistics
     assert not bare.view.statistics
     noised = percentile_noise(view.before, view.after, 0.5, stream(0, "client", 1, "noise"))
-    found = inversion.protected(site, "noise=0.5", 0, 0).view.after
+    found = sites.protected(site, "noise=0.5", 0, 0).view.after
     assert all(np.array_equal(found[name], noised[name]) for name in noised)
 
 
