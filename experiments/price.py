@@ -2,7 +2,8 @@
 
 RUN: a folder with the events.jsonl of ``fedsec run experiments/leakage.toml --profile price``. Each arm is held against
 the one of its own normalisation that protects nothing, seed by seed; intervals of 95 % over seeds. ``--audits``: events
-of audited runs of the same arms (profiles sweep, epsilon), whose leak the figure shows beside the cost.
+of audited runs of the same arms (profiles sweep, epsilon), whose leak the figure shows beside the cost, where there
+was an attack.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedsec.metrics.intervals import Interval, mean_interval, paired_difference
 from fedsec.privacy.protection import parsed
-from fedsec.reports.leaks import PRIOR, setting
+from fedsec.reports.leaks import setting
 from fedsec.reports.record import RunRecord
 from fedsec.reports.results import values_of
 from fedsec.reports.runlog import read
@@ -28,11 +28,9 @@ SCORES = ("accuracy", "auc")
 FEW = 3
 """Seeds from which an interval says something."""
 Leaks = dict[tuple[str, int], float]
-"""(arm, site): the highest RDLV (mean over the site's images) of any attack that was made in the last audited round;
-NaN where the site's strongest attack was not made: what it would have read is not known."""
-OUTSIDE, APART = 1.05, 0.06
-"""Where the hollow squares of the first site stand, above the frame and so at no value of its axes, and how far above
-them each next site's: parts of the axes' height."""
+"""(arm, site): the RDLV (mean over the site's images) of ATTACK in the last audited round, where it was made."""
+ATTACK = "row-space"
+"""The strongest where nothing is done. What weaker ones leave where it was not made would look like protection."""
 
 
 def bare_arms(record: RunRecord) -> dict[str, str]:
@@ -89,36 +87,18 @@ def _told(value: Interval) -> str:
 
 
 def leaks_of(files: Sequence[Path]) -> Leaks:
-    """Events of audits alone are enough; the prior is no attack, and one that was not made has no score.
-
-    A site's strongest attack is the one with the highest RDLV of all arms.
-    """
+    """Of ATTACK where it was made; events of audits alone are enough. One that read no map handed back the prior."""
     events = [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [event for event in events if event["event"] == "leak" and event["attack"] != PRIOR]
+    rows = [event for event in events if event["event"] == "leak" and event["attack"] == ATTACK]
     last = {row["arm"]: max(other["round"] for other in rows if other["arm"] == row["arm"]) for row in rows}
-    scored: dict[tuple[str, int], dict[str, float]] = {}
+    found: Leaks = {}
     for row in rows:
-        if row["round"] == last[row["arm"]]:
-            own = scored.setdefault((row["arm"], row["partition"]), {})
-            if made(row):
-                own[row["attack"]] = max(row["values"]["rdlv"], own.get(row["attack"], -math.inf))
-    best: dict[int, dict[str, float]] = {}
-    for (_, site), own in scored.items():
-        for attack, value in own.items():
-            of_site = best.setdefault(site, {})
-            of_site[attack] = max(value, of_site.get(attack, -math.inf))
-    strongest = {site: max(of_site, key=lambda attack: of_site[attack]) for site, of_site in best.items()}
-    return {
-        (arm, site): max(own.values()) if strongest.get(site) in own else math.nan
-        for (arm, site), own in scored.items()
-    }
-
-
-def made(row: Mapping[str, Any]) -> bool:
-    """Whether an attack of an audit has a score of its own: where an older file says that it read no maps, its values
-    are the prior's."""
-    values = row["values"]
-    return math.isfinite(values.get("rdlv", math.nan)) and values.get("maps", math.inf) > 0
+        value = row["values"].get("rdlv", math.nan)
+        made = row["values"].get("maps", 1) > 0
+        if row["round"] == last[row["arm"]] and math.isfinite(value) and made:
+            key = row["arm"], row["partition"]
+            found[key] = max(value, found.get(key, -math.inf))
+    return found
 
 
 def draw(record: RunRecord, leaks: Leaks, path: Path) -> None:
@@ -171,24 +151,25 @@ def _costs(axes: Axes, record: RunRecord, levels: dict[str, float]) -> None:
 
 
 def _beside(axes: Axes, leaks: Leaks, levels: dict[str, float]) -> None:
-    """RDLV of the audited sites on an axis of its own; hollow and above the frame: what was not attempted."""
+    """RDLV of the audited sites on an axis of its own."""
     sites = sorted({site for arm, site in leaks if arm in levels})
     if not sites:
         return
     places, right = _places(levels), axes.twinx()
     for number, site in enumerate(sites, 1):
-        audited = {places[arm]: leaks[arm, site] for arm in levels if (arm, site) in leaks}
-        known = {place: value for place, value in audited.items() if math.isfinite(value)}
-        style: dict[str, Any] = {"color": f"C{number}", "markersize": 5, "linewidth": 1}
-        right.plot(list(known), list(known.values()), "s--", label=f"site {site}", **style)
-        unknown = [place for place in audited if place not in known]
-        height, across = OUTSIDE + APART * (number - 1), right.get_xaxis_transform()
-        label = f"site {site}: not attempted" if unknown else None
+        known = [arm for arm in levels if (arm, site) in leaks]
+        values = [leaks[arm, site] for arm in known]
         right.plot(
-            unknown, [height] * len(unknown), "s", mfc="none", transform=across, clip_on=False, label=label, **style
+            [places[arm] for arm in known],
+            values,
+            "s--",
+            color=f"C{number}",
+            markersize=4,
+            linewidth=1,
+            label=f"site {site}",
         )
-    right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))
-    right.set_ylabel("RDLV in the last audited round", size=8)
+    right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))  # from 0 on: the prior, not the least of the squares
+    right.set_ylabel(f"RDLV by {ATTACK}, where it was made", size=8)
     right.tick_params(labelsize=7)
     right.legend(fontsize=7, frameon=False, loc="upper center")
 

@@ -129,15 +129,23 @@ def candidates(held: Sequence[Sequence[ServerView]], sites: Sequence[Site], crow
 
 
 def table(files: Sequence[Path]) -> list[str]:
-    """A line a protection and attack: of each seed the share of images that came first, the median rank of all sites,
-    and the means of ``named``, SSIM and RDLV with Student's interval over the seeds' means, where there are two seeds
-    or more."""
+    """A line a protection and attack: of each seed the share of images that came first and of those that were named,
+    the median rank of all sites, and the means of SSIM and RDLV with Student's interval over the seeds' means, where
+    there are two seeds or more."""
     rows: dict[str, dict[str, list[Row]]] = {}
     for file in files:
         for key, row in json.loads(file.read_text(encoding="utf-8")).items():
             _, seed, *line, _ = key.split(" ")
             rows.setdefault(" ".join(line), {}).setdefault(seed, []).append(row)
-    head = ("sent, attack", "sites", "first, %, by seed", "median rank, of", "named, %", HEADINGS[SSIM], "RDLV")
+    head = (
+        "sent, attack",
+        "sites",
+        "first, %, by seed",
+        "median rank, of",
+        "named, %, by seed",
+        HEADINGS[SSIM],
+        "RDLV",
+    )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for line, seeds in sorted(rows.items()):
         groups = [[row for row in group if "rank" in row] for group in seeds.values()]
@@ -145,22 +153,27 @@ def table(files: Sequence[Path]) -> list[str]:
         if not every:
             lines.append(f"| {line} | 0 of {sum(map(len, seeds.values()))} | not attempted | | | | |")
             continue
-        first = ", ".join(f"{100 * np.mean([row['first'] for row in group]):.0f}" for group in groups if group)
+        first, share = _by_seed(groups, "first"), _by_seed(groups, "named")
         among = f"{min(int(row['among']) for row in every)} to {max(int(row['among']) for row in every)}"
         rank = f"{np.median([float(row['rank']) for row in every]):g}, of {among}"
-        share = _over_seeds([[100 * row["named"] for row in group if "named" in row] for group in groups], 0)
-        means = [_over_seeds([[row[name] for row in group if name in row] for group in groups], 2) for name in MEANS]
+        means = [_over_seeds([[row[name] for row in group if name in row] for group in groups]) for name in MEANS]
         sites = f"{len(every)} of {sum(map(len, seeds.values()))}"
         lines.append(f"| {line} | {sites} | {first} | {rank} | {share} | {' | '.join(means)} |")
     return lines
 
 
-def _over_seeds(groups: list[list[float]], digits: int) -> str:
+def _by_seed(groups: Sequence[Sequence[Row]], name: str) -> str:
+    """Per cent of each seed; nothing where a seed's rows do not have it."""
+    if not all(group and all(name in row for row in group) for group in groups):
+        return ""
+    return ", ".join(f"{100 * np.mean([row[name] for row in group]):.0f}" for group in groups)
+
+
+def _over_seeds(groups: list[list[float]]) -> str:
     if not groups or not all(groups):
         return ""
     found = by_seed(groups)
-    interval = f" ({found.low:.{digits}f} to {found.high:.{digits}f})" if len(groups) > 1 else ""
-    return f"{found.mean:.{digits}f}{interval}"
+    return f"{found.mean:.2f}" + (f" ({found.low:.2f} to {found.high:.2f})" if len(groups) > 1 else "")
 
 
 def run(options: argparse.Namespace) -> None:

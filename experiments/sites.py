@@ -1,8 +1,4 @@
-"""Sites that train one round on a global model, as their server sees them: what experiments on single updates attack.
-
-A global model is trained on the images of no site; then each site trains one round by the public recipe. What decides
-the sites are the options of ``site_parser``.
-"""
+"""Sites that train one round of a classifier on a global model, for studies of what their updates give away."""
 
 from __future__ import annotations
 
@@ -80,6 +76,9 @@ def protected(site: Site, protections: str, place: int, seed: int) -> Site:
 
 
 def chosen_data(options: argparse.Namespace) -> Dataset:
+    """The data set that is named; SystemExit where none is."""
+    if not options.source:
+        raise SystemExit("SOURCE is missing: name 'phantom', or a folder, CSV or .npz of real images")
     flat = {
         "data.source": options.source,
         "data.size": options.size,
@@ -99,7 +98,7 @@ def prepare(options: argparse.Namespace) -> tuple[Rows, Images, list[Site]]:
 def site_parser(description: str | None) -> argparse.ArgumentParser:
     """What decides the sites."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="'phantom', or a folder, CSV or .npz of real images")
+    parser.add_argument("source", nargs="?", default="", help="'phantom', or a folder, CSV or .npz of real images")
     parser.add_argument("settings", nargs="*", help="data.modality=chest and other keys of [data]")
     parser.add_argument("--sites", type=int, default=8)
     parser.add_argument("--images", type=int, default=1, help="a site's training images")

@@ -176,7 +176,7 @@ def test_a_result_page_without_an_answer_or_with_a_number_outside_a_claim_is_fou
     page.write_text("# New\n\nThe answer is 0.42.\n")
     assert claims.faults(project) == ["docs/results/new.md: there is no short to watch"]
     page.write_text("# New\n\n**In short.** The answer is 0.42.\n")
-    assert ["'0.42' is in no claim" in fault for fault in claims.faults(project)] == [True]
+    assert ["'0.42.' is in no claim" in fault for fault in claims.faults(project)] == [True]
 
 
 def test_the_answer_of_every_page_of_results_is_held_against_the_claims() -> None:

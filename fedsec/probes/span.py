@@ -50,9 +50,13 @@ ANNEALED, LEAST = 0.3, 0.01
 optimiser follows its walls. These, RATE and BLURRED were found on site 0 of seed 0 of docs/results/leakage.md."""
 COOLING = 0.7
 """Share of the iterations in which the noise comes down."""
-BLURRED = 1.0
+BLURRED, HELD_TO = 1.0, 0.1
 """Least deviation that is allowed moments, in root mean squares of a layer's. Held closer they keep the optimiser from
-following the weights (SSIM 0.44 in place of 0.65 at sigma0 1)."""
+following the weights (SSIM 0.44 in place of 0.65 at sigma0 1). Where the weights are ``drowned`` there is nothing else
+to follow, and statistics move so much more than weights that noise hardly touches them: it comes down to the second."""
+DROWNED = 0.05
+"""Share of a kernel's energy below which its signal is no guide. Of seed 0: 0.12 at sigma0 10, where holding moments to
+HELD_TO changed next to nothing, 0.02 at 25; at 50 it brought the median rank of six from 277 to 140."""
 OUTSIDE = 1e3
 """Nats for a mean squared excess over [-1, 1] of 1, an image."""
 HARDLY = 0.01
@@ -80,12 +84,13 @@ class Layer:
 class Observation:
     """One round as the server saw it. ``together``: whether every step had all images in its batch, so that their own
     moments normalise; otherwise those recovered do, if there are any. ``moments``: at each BatchNorm, empty without;
-    ``blur``: deviation of each."""
+    ``noise``: deviation of each. ``drowned``: whether the kernels say next to nothing beside their noise."""
 
     replica: Replica
     layers: dict[str, Layer]
     moments: list[BatchMoments]
-    blur: list[tuple[float, float]]
+    noise: float
+    drowned: bool
     together: bool
     centred: bool
 
@@ -97,8 +102,9 @@ class Observation:
         layers = _layers(view, replica)
         if not layers:
             raise ProbeError("not attempted: the network has no convolution that overlaps its patches, or none moved")
+        drowned = all(layer.signal < DROWNED * layer.deviation**2 for layer in layers.values())
         if not (view.statistics and replica.watched):
-            return cls(replica, layers, [], [], together, centred)
+            return cls(replica, layers, [], 0.0, drowned, together, centred)
         counts = replica.counts(min(recipe.batch, view.examples))
         found = recovered(
             view.before, view.after, steps=recipe.steps, momentum=recipe.bn_momentum, counts=counts
@@ -106,8 +112,7 @@ class Observation:
         gain = 1 / (1 - (1 - recipe.bn_momentum) ** recipe.steps)
         noise = gain * float(np.median([layer.noise for layer in layers.values()]))
         moments = [(_tensor(m.mean, device), _tensor(np.maximum(m.var, 0), device)) for m in found]
-        blur = [(_blurred(mean, noise), _blurred(spread, noise)) for mean, spread in moments]
-        return cls(replica, layers, moments, blur, together, centred)
+        return cls(replica, layers, moments, noise, drowned, together, centred)
 
     def surprise(self, images: Tensor, least: float) -> Tensor:
         """Negative log likelihood of the round given ``images``, in nats, but for a constant. ``least``: noise that is
@@ -115,10 +120,16 @@ class Observation:
         entered, seen = self._forward(images)
         parts = [self._unexplained(layer, entered[name], least) for name, layer in self.layers.items()]
         if self.together:
-            for moments, aims, blurs in zip(seen, self.moments, self.blur, strict=False):
-                for value, aim, blur in zip(moments, aims, blurs, strict=True):
-                    parts.append((value - aim).double().square().sum() / (2 * blur**2))
+            for moments, aims in zip(seen, self.moments, strict=False):
+                for value, aim in zip(moments, aims, strict=True):
+                    parts.append((value - aim).double().square().sum() / (2 * self._blur(aim, least) ** 2))
         return torch.stack(parts).sum()
+
+    def _blur(self, moments: Tensor, least: float) -> float:
+        """Deviation that moments are allowed when ``least`` is assumed of the kernels."""
+        cooled = np.log(ANNEALED / max(least, LEAST)) / np.log(ANNEALED / LEAST)
+        share = BLURRED * (HELD_TO / BLURRED) ** cooled if self.drowned else BLURRED
+        return max(self.noise, share * float(moments.square().mean().sqrt()), 1e-12)
 
     def _forward(self, images: Tensor) -> tuple[dict[str, Tensor], list[BatchMoments]]:
         """What enters each layer, and the moments on the way."""
@@ -259,10 +270,6 @@ def _layers(view: ServerView, replica: Replica) -> dict[str, Layer]:
 def _kernel(view: ServerView, name: str) -> np.ndarray:
     change = view.update[f"{name}.weight"]
     return change.reshape(len(change), -1)
-
-
-def _blurred(moments: Tensor, noise: float) -> float:
-    return max(noise, BLURRED * float(moments.square().mean().sqrt()), 1e-12)
 
 
 def _tensor(values: np.ndarray, device: str) -> Tensor:

@@ -245,3 +245,17 @@ def test_patches_that_are_all_but_alike_can_be_computed(chests: Rows) -> None:
         assert torch.isfinite(value)
         assert ramp.grad is not None
         assert bool(torch.isfinite(ramp.grad).all())
+
+
+def test_statistics_are_read_where_noise_has_drowned_the_weights(chests: Rows, prior: Images) -> None:
+    """They move by so much more than weights do that the same noise hardly touches them."""
+    own = chests.take(np.array([0]))
+    view = reply(own, protect="noise=30")
+    assert Observation.of(view).drowned
+    assert not Observation.of(reply(own, protect="noise=1")).drowned
+    images, _ = ATTACKS["span"](view, Means(prior, chests.take(np.arange(10, 40)), 0, 40))
+    blind, _ = ATTACKS["span"](
+        reply(own, protect="noise=30,local-statistics=1"), Means(prior, chests.take(np.arange(10, 40)), 0, 40)
+    )
+    truth = to_images(own.pixels)
+    assert correlation(images, truth) > max(correlation(blind, truth), correlation(prior, truth)) + 0.02
