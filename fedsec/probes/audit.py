@@ -21,17 +21,18 @@ from fedsec.probes.ladder import RUNGS, climb
 from fedsec.probes.presets import PRESETS, Preset
 from fedsec.probes.released import ITERATIONS, released
 from fedsec.probes.replica import Replica
+from fedsec.probes.rowspace import CLEAR, NEARLY
 from fedsec.probes.span import ITERATIONS as SPANNING
 from fedsec.probes.span import Observation, span
 from fedsec.probes.terms import OF_THE_UPDATE, observe
-from fedsec.probes.upstream import nearest_maps, refusal
+from fedsec.probes.upstream import as_one_step, nearest_maps, refusal
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Images, Rows
 
 MAPPED = 4
 """Numbers of a map for each pixel of an image where a ResNet-18's first stage ends."""
-EXACT = 1e-3
-"""Share of an update that is noise up to which 'row-space' is worth its time."""
+EXACT, NEAR = 1e-3, 0.5
+"""Share of an update that is noise up to which it is taken for exact, and up to which 'row-space' is worth its time."""
 SLOWER = 10
 """Iterations of row-space for one of span, where fewer than their own are asked for."""
 CLIMBING = 300
@@ -84,12 +85,12 @@ def inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told]
     return np.concatenate([images, np.repeat(means.prior, view.examples - len(images), axis=0)]), told
 
 
-def _inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told]:
+def _inverted(view: ServerView, preset: str, means: Means, *, clear: float = CLEAR) -> tuple[Images, Told]:
     chosen, prior, seed = PRESETS[preset], means.prior, means.seed
     if means.iterations:
         chosen = replace(chosen, iterations=means.iterations)
     replica = Replica(view.recipe, view.before, device=means.device)
-    maps = nearest_maps(view, replica, seed=seed) if "maps" in chosen.terms else None
+    maps = nearest_maps(view, replica, seed=seed, clear=clear) if "maps" in chosen.terms else None
     if maps is None and "maps" in chosen.terms:
         raise ProbeError(f"not attempted: {refusal(view)}; 'span' needs none")
     if maps is not None:
@@ -111,20 +112,22 @@ def _inverted(view: ServerView, preset: str, means: Means) -> tuple[Images, Told
 
 
 def pooled(views: Sequence[ServerView], means: Means) -> tuple[Images, Told]:
-    """``span`` on several rounds of one site on the same images. Where the update is exact but for its rounding, what
-    'row-space' reads of the last round is a second answer, and the likelier one is taken. ``nats``: how much likelier
-    the images are than the prior mean; below 0 the attack read nothing. ``noise``: what it took for noise, over the
-    update, median of the layers."""
+    """``span`` on several rounds of one site on the same images. Where there is little noise, what 'row-space' reads of
+    the last round, passes taken for one step and any gap for one, is a second answer, and the likelier is taken.
+
+    ``nats``: how much likelier the images are than the prior mean; below 0 the attack read nothing. ``noise``: what it
+    took for noise, over the update, median of the layers."""
     reached = [view.reached for view in views]
     count, public = reached[0].examples, means.prior[:0] if means.public is None else to_images(means.public.pixels)
     rounds = [Observation.of(view, device=means.device) for view in reached]
     prior = GaussianPrior.of(public, mean=means.prior, seed=means.seed, device=means.device)
     noise = float(np.median([layer.noise / layer.deviation for seen in rounds for layer in seen.layers.values()]))
     ends = [span(rounds, prior, count=count, seed=means.seed, iterations=means.iterations or SPANNING)]
-    if noise < EXACT:
-        with suppress(ProbeError):  # no exact maps; what the span says stands alone
+    if noise < NEAR:
+        with suppress(ProbeError):  # no maps; what the span says stands alone
             slower = replace(means, iterations=SLOWER * means.iterations)
-            read, _ = _inverted(reached[-1], "row-space", slower)
+            clear = CLEAR if noise < EXACT else NEARLY
+            read, _ = _inverted(as_one_step(reached[-1]), "row-space", slower, clear=clear)
             start = torch.from_numpy(read).float().to(means.device)
             ends.append(span(rounds, prior, count=count, seed=means.seed, iterations=0, start=start))
     images, nats = max(ends, key=lambda end: end[1])

@@ -11,7 +11,7 @@ Ours. It needs the batch statistics of one local step exactly, so it holds for o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from scipy.sparse.linalg import LinearOperator, lsmr
 from torch import Tensor
 
-from fedsec.probes.batchnorm import Moments, recovered
+from fedsec.probes.batchnorm import Moments, kept, recovered
 from fedsec.probes.completion import Rows
 from fedsec.probes.replica import Geometry, Replica
-from fedsec.probes.rowspace import Maps, Matrix, known_rows, recovered_maps
+from fedsec.probes.rowspace import CLEAR, Maps, Matrix, known_rows, recovered_maps
 from fedsec.probes.view import ServerView
+from fedsec.weights import STATISTICS
 
 LEFT = 1e-3
 """Largest part of the equations that may stay unexplained."""
@@ -34,13 +35,31 @@ ITERATIONS = 1500
 EPS = 1e-5
 
 
-def nearest_maps(view: ServerView, replica: Replica, *, seed: int = 0) -> Maps | None:
+def nearest_maps(view: ServerView, replica: Replica, *, seed: int = 0, clear: float = CLEAR) -> Maps | None:
     """The maps nearest to the image that the update gives away, one an image; None when it gives none, or when images
-    were met more than once: each pass leaves maps of its own, which nothing assigns to images."""
+    were met more than once: each pass leaves maps of its own, which nothing assigns to images (but ``as_one_step``).
+    ``clear``: as ``recovered_maps``."""
     if sum(view.recipe.sizes(view.examples)) != view.examples:
         return None
-    found = next(recovered_maps(view, replica, seed=seed), None)
+    found = next(recovered_maps(view, replica, seed=seed, clear=clear), None)
     return found and (before_stride(view, replica, found) or found)
+
+
+def as_one_step(view: ServerView) -> ServerView:
+    """A round whose every step had all images in its batch, taken for one step: its statistics are what one step on the
+    recovered moments would have left, and what the weights moved between the steps counts as noise. Any other round as
+    it is."""
+    recipe, momentum = view.recipe, view.recipe.bn_momentum
+    if recipe.steps < 2 or recipe.batch < view.examples or momentum is None:
+        return view
+    left = kept(momentum, recipe.steps)
+    after = dict(view.after)
+    for name, value in view.after.items():
+        if name.rsplit(".", 1)[-1] in STATISTICS:
+            old = np.asarray(view.before[name], np.float64)
+            moments = (np.asarray(value, np.float64) - left * old) / (1 - left)
+            after[name] = ((1 - momentum) * old + momentum * moments).astype(value.dtype)
+    return replace(view, after=after, recipe=replace(recipe, steps=1))
 
 
 def refusal(view: ServerView) -> str:
