@@ -18,11 +18,12 @@ from fedsec.models.training import network_arrays
 from fedsec.privacy.protection import PROTECTIONS, Chosen
 from fedsec.probes.adapted import ADAPTED
 from fedsec.probes.audit import ATTACKS, Means, pooled
-from fedsec.probes.batchnorm import ProbeError
+from fedsec.probes.batchnorm import ProbeError, recovered
 from fedsec.probes.candidates import likeness, rank_of
 from fedsec.probes.gaussian import GaussianPrior
 from fedsec.probes.replica import Replica
 from fedsec.probes.span import FEWEST, LEAST, Observation, _below_edge, noise_levels, span
+from fedsec.probes.upstream import as_one_step
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.reports import leaks
 from fedsec.seeds import stream
@@ -259,3 +260,19 @@ def test_statistics_are_read_where_noise_has_drowned_the_weights(chests: Rows, p
     )
     truth = to_images(own.pixels)
     assert correlation(images, truth) > max(correlation(blind, truth), correlation(prior, truth)) + 0.02
+
+
+def test_passes_taken_for_one_step_keep_the_moments(chests: Rows) -> None:
+    view = reply(chests.take(np.array([0])), replace(RECIPE, steps=4))
+    one = as_one_step(view)
+    assert one.recipe.steps == 1
+    momentum = view.recipe.bn_momentum
+    told = recovered(view.before, view.after, steps=4, momentum=momentum)
+    again = recovered(one.before, one.after, steps=1, momentum=momentum)
+    for name, moments in told.items():
+        np.testing.assert_allclose(again[name].mean, moments.mean, atol=1e-5)
+        np.testing.assert_allclose(again[name].var, moments.var, rtol=1e-3, atol=1e-5)
+    for name, change in view.update.items():
+        np.testing.assert_array_equal(one.update[name], change)
+    several = reply(chests.take(np.arange(4)), replace(RECIPE, steps=4, batch=2))
+    assert as_one_step(several) is several, "of two batches nobody knows which images were in which"
