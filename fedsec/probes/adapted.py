@@ -29,7 +29,7 @@ ADAPTED: dict[str, Adapted] = {
         "span",
         "that the update is a signal of few directions plus noise, whose deviation it reads off; pools rounds",
         f"Balunovic et al. (ICLR 2022); {LEARNED}; Mjolnir (Liu et al., AAAI 2025)",
-        "a generative prior; the errors of each position, which span leaves open; at weak noise its optimiser stops short",
+        "a generative prior; the errors of each position, which span leaves open; at weak noise it stops short",
     ),
     "clip-noise": Adapted("span", "as noise; clipping alone only scales the update", LEARNED, "as noise"),
     "prune": Adapted(
@@ -49,8 +49,8 @@ ADAPTED: dict[str, Adapted] = {
     ),
     "passes": Adapted(
         "span",
-        "that all passes meet the same images: taken as one step, what the model moves between counts as noise; row-space "
-        "on that one step is a second answer",
+        "that all passes meet the same images: taken as one step, what the model moves between counts as noise; "
+        "row-space on that one step is a second answer",
         "Dimitrov et al., Data Leakage in Federated Averaging (TMLR 2022)",
         "the steps one by one, from span's images on",
     ),
