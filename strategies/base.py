@@ -59,12 +59,12 @@ class Brief:
 
 @dataclass(frozen=True)
 class Weighing:
-    """What a strategy decides about one round's replies. ``weights``: partition -> share, sum 1 over the replies, or less
-    where shares have a cap.
+    """What a strategy decides about one round's replies. ``weights``: partition -> share, sum 1 over the replies (less
+    where shares have a cap).
 
     ``evidence``: what it read of each client, as reported; ``suspicion``: what it made of that. ``undone``: how many
-    earlier updates of a client were taken out again; ``trusts``: what part of its share each is left (1 where nothing is
-    said), before they are scaled to their sum.
+    earlier updates of a client were taken out again; ``trusts``: what part of its share each is left (1 where nothing
+    is said), before they are scaled to their sum.
     """
 
     weights: dict[int, float]

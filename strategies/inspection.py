@@ -53,8 +53,8 @@ BOUND = 1.25
 """Longest update that counts whole, over the median client's, unless ``defence.bound`` says otherwise. Adam's steps
 make lengths alike: 0.86 to 1.25 among honest clients (seed 0 of lesions, 24 rounds)."""
 SLACK = 0.4
-"""Logarithm of how far out nothing is lost yet. Nine in ten honest client-rounds of recorded runs are below (seeds 0 and
-1 of lesions). Without it who has lost a little stands out more for it: of four honest clients two fell to a tenth of
+"""Logarithm of how far out nothing is lost yet. Nine in ten honest client-rounds of recorded runs are below (lesions,
+seeds 0 and 1). Without it who has lost a little stands out more for it: of four honest clients two fell to a tenth of
 the weights and one was flagged (seed 0, POWER 2)."""
 POWER = 3.0
 """What is beyond SLACK costs a share so many times, as a power."""

@@ -28,8 +28,8 @@ class Insight:
     gives from the same model. ``critic``: (d,) which coordinates are a discriminator's. ``most``: the largest factor
     worth trying; ``caution``: the part of the factor found that they send. ``noticed``: whether their copy of the rule
     would flag one of them for what (m, d) they send, if they went on so. ``behaved``: (m, d) deltas -> those of
-    generators that draw as ``clean``'s first on the latents they expect. ``counts``: what part of (m, d) they send their
-    copy of the rule would put into the model, over their part among equals, if they went on so.
+    generators that draw as ``clean``'s first on the latents they expect. ``counts``: what part of (m, d) they send
+    their copy of the rule would put into the model, over their part among equals, if they went on so.
     """
 
     own: Updates
@@ -124,8 +124,8 @@ KNOWING: dict[str, Knowing] = {
     ),
     "best-share": Knowing(
         best_share,
-        "send their honest update and so much of the way to the poisoned one that most of it is left when their copy of "
-        "the rule has cut and weighed it",
+        "send their honest update and so much of the way to the poisoned one that most of it is left when their copy "
+        "of the rule has cut and weighed it",
         "the rule's code and constants; for the other clients they take honest trainings on halves of their own images",
     ),
     "sleeper": Knowing(

@@ -120,8 +120,8 @@ class RunLog:
         seconds: float,
     ) -> None:
         """One aggregated round, by partition: losses of the generator (epoch mean, last batch, first steps) and
-        discriminator; what the defence read (``evidence``), made of it (``suspicion``) and did (flags, weights; how many
-        earlier updates of a client it took out again, ``undone``)."""
+        discriminator; what the defence read (``evidence``), made of it (``suspicion``) and did (flags, weights, and how
+        many earlier updates of a client it took out again: ``undone``)."""
         gone = [{"partition": d.partition, "site": d.site, "reason": d.reason} for d in dropped]
         self._append(
             {"event": "round", "arm": arm, "seed": seed, "round": round, "losses": losses, "last": last}
