@@ -191,8 +191,6 @@ def key(told: argparse.Namespace, config: RunConfig, attacker: str) -> dict[str,
 def arranged(matrix: Matrix, told: argparse.Namespace) -> dict[str, RunConfig]:
     """Attacker -> the configuration of its cell."""
     base = {**matrix.base, **matrix.splits[told.split]}
-    if not base["split.clients"]:
-        base["split.clients"] = 0
     return {
         name: RunConfig.from_flat({**base, **matrix.overrides(name, told.defence)})
         for name in told.attackers.split(",")

@@ -1,0 +1,93 @@
+"""The tables of docs/results/adaptive.md from cells of ``experiments.adaptive``: ``python -m experiments.adaptive_table
+FILE``. Every cell of fed-inspect is held against the oracle of its data, split and seed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsec.reports.standings import CLEAN, ORACLE
+
+TIMES = 2.0
+"""At most so many times the images that the oracle's model has the trigger in: the aim."""
+FLOOR = 0.003
+"""What an oracle's rate of 0 counts as: none of 1000 images leaves up to 3 in 1000 at 95 %."""
+HONEST = 0.01
+"""Largest share of honest client-rounds that are flagged: the aim."""
+
+Cell = dict[str, Any]
+
+
+def place(cell: Cell) -> tuple[str, str, int]:
+    return cell["data"], cell["split"], cell["seed"]
+
+
+def oracles(cells: Sequence[Cell]) -> dict[tuple[str, str, int], float]:
+    """(data, split, seed) -> the oracle's trigger rate."""
+    return {place(cell): cell["trigger rate"] for cell in cells if cell["defence"] == ORACLE}
+
+
+def allowed(oracle: float) -> float:
+    """The largest rate that meets the aim."""
+    return TIMES * max(oracle, FLOOR)
+
+
+def first_flag(cell: Cell) -> str:
+    """When the attacker was flagged, in rounds, as short as it can be said; '' where nobody attacks."""
+    if cell["attacker flagged"] is None:
+        return ""
+    rounds = [number for number, flags in enumerate(cell["flags"], 1) if 0 in flags]
+    return ", ".join(map(str, rounds)) or "never"
+
+
+def row(cell: Cell, oracle: float | None) -> list[str]:
+    """One line of the table. The attackers' share is that of the last round, over equal shares."""
+    rate, share = cell["trigger rate"], cell["attacker share"]
+    met = "" if oracle is None else "yes" if rate <= allowed(oracle) else "**no**"
+    told = "" if oracle is None else f"{100 * oracle:.1f} %"
+    weight = "" if share is None else f"{share:.2f}"
+    honest = f"{cell['honest flags']} of {cell['honest rounds']}"
+    where = (cell["data"], cell["split"], str(cell["seed"]), cell["defence"], cell["attacker"])
+    return [*where, f"{100 * rate:.1f} %", told, met, first_flag(cell), weight, honest]
+
+
+HEAD = (
+    *("data", "split", "seed", "defence", "attacker", "trigger in", "oracle's", "at most twice"),
+    *("attacker flagged in rounds", "its share", "honest flags"),
+)
+
+
+def verdict(cells: Sequence[Cell], defence: str = "fed-inspect") -> dict[str, float]:
+    """``cells`` and ``met``: attacked cells that have an oracle, and those that meet the aim; ``flagged`` of
+    ``rounds``: honest client-rounds after the warm-up, with cells that nobody attacks."""
+    best, mine = oracles(cells), [cell for cell in cells if cell["defence"] == defence]
+    attacked = [cell for cell in mine if cell["attacker"] != CLEAN and place(cell) in best]
+    return {
+        "cells": len(attacked),
+        "met": int(np.sum([cell["trigger rate"] <= allowed(best[place(cell)]) for cell in attacked])),
+        "flagged": int(np.sum([cell["honest flags"] for cell in mine])),
+        "rounds": int(np.sum([cell["honest rounds"] for cell in mine])),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    cells = [json.loads(text) for text in parser.parse_args().file.read_text(encoding="utf-8").splitlines()]
+    best = oracles(cells)
+    lines = [HEAD, ["---"] * len(HEAD), *(row(cell, best.get(place(cell))) for cell in sorted(cells, key=place))]
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    found = verdict(cells)
+    print(
+        f"aim met in {found['met']:.0f} of {found['cells']:.0f} attacked cells; honest client-rounds flagged:", end=" "
+    )
+    print(f"{found['flagged']:.0f} of {found['rounds']:.0f} (at most {HONEST:.0%})")
+
+
+if __name__ == "__main__":
+    main()
