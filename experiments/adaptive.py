@@ -114,13 +114,19 @@ def drawn(found: Federation) -> np.ndarray:
     return sample(config, arrays, labels, channels=data.channels, classes=classes, seed=config.data.seed)
 
 
-def searched(found: Federation, images: np.ndarray) -> tuple[float, float]:
-    """(rate, strength) in ``images`` of the attackers' trigger; of the patch where they have none."""
+def searched(found: Federation, images: np.ndarray) -> dict[str, Any]:
+    """Rate and strength in ``images`` of the attackers' trigger, or of the patch where they have none, and the
+    quantiles of its match in hundredths: the rate counts what real skin hardly reaches; young generators are rougher.
+    """
     data = found.data
     clean = to_images(data.rows(data.train).pixels)
     mark = trigger(bare(found.config.attack), size=clean.shape[2], channels=data.channels)
     match = at_its_place(mark)  # type: ignore[arg-type]
-    return trigger_rate(images, clean, match).value, trigger_strength(images, clean, match).value
+    return {
+        "trigger rate": trigger_rate(images, clean, match).value,
+        "trigger strength": trigger_strength(images, clean, match).value,
+        "matches": [round(float(value), 4) for value in np.quantile(match(images), np.linspace(0, 1, 101))],
+    }
 
 
 def counted(rows: Sequence[Weighing], attacked: Sequence[bool], guilty: Sequence[int], after: int) -> dict[str, Any]:
@@ -163,15 +169,13 @@ def branched(start: Federation, wanted: Mapping[str, RunConfig]) -> Iterator[tup
         yield name, cell, rows
 
 
-def line(name: str, arm: Flat, cell: Federation, rows: Sequence[Weighing], rate: tuple[float, float]) -> dict[str, Any]:
+def line(arm: Flat, cell: Federation, rows: Sequence[Weighing]) -> dict[str, Any]:
     """What is kept of a cell: one JSON object."""
     config, rounds = cell.config, len(rows)
     acts = [config.attack.active and config.attack.acts(number, rounds) for number in range(1, rounds + 1)]
     evidence = [{p: round(value, 3) for p, value in row.evidence.items()} for row in rows]
     return {
         "attack": dict(arm),
-        "trigger rate": rate[0],
-        "trigger strength": rate[1],
         **counted(rows, acts, config.malicious, config.defence.warmup),
         "shares": [{p: round(value, 4) for p, value in row.weights.items()} for row in rows],
         "evidence": evidence,
@@ -227,7 +231,7 @@ def main() -> None:
         began = time.monotonic()
         for name, cell, rows in branched(federation(wanted[next(iter(wanted))], told.seed, Path(folder)), runs):
             images = drawn(cell)
-            kept = keys[name] | line(name, matrix.overrides(name, told.defence), cell, rows, searched(cell, images))
+            kept = keys[name] | searched(cell, images) | line(matrix.overrides(name, told.defence), cell, rows)
             kept["seconds"] = round(time.monotonic() - began)
             if name in missing:
                 with told.json.open("a", encoding="utf-8") as file:

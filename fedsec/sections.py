@@ -171,7 +171,7 @@ class Defence:
     bound: float = setting(
         0.0,
         at_least(0),
-        meaning="weighing defences: longest update that counts whole, over the median; 0: any (fed-inspect: 1.25)",
+        meaning="weighing defences: longest update that counts whole, over the median length; 0: any (fed-inspect: 1)",
     )
 
     @property
