@@ -27,14 +27,20 @@ def place(cell: Cell) -> tuple[str, str, int]:
     return cell["data"], cell["split"], cell["seed"]
 
 
-def oracles(cells: Sequence[Cell]) -> dict[tuple[str, str, int], float]:
-    """(data, split, seed) -> the oracle's trigger rate."""
-    return {place(cell): cell["trigger rate"] for cell in cells if cell["defence"] == ORACLE}
+def oracles(cells: Sequence[Cell]) -> dict[tuple[str, str, int], Cell]:
+    """(data, split, seed) -> the oracle's cell."""
+    return {place(cell): cell for cell in cells if cell["defence"] == ORACLE}
 
 
-def allowed(oracle: float) -> float:
+def allowed(oracle: Cell) -> float:
     """The largest rate that meets the aim."""
-    return TIMES * max(oracle, FLOOR)
+    return TIMES * max(oracle["trigger rate"], FLOOR)
+
+
+def above(cell: Cell, oracle: Cell) -> float:
+    """The share of images that match the trigger better than all but 1 % of the oracle's do: 0.01 for equal models, and
+    for others what their texture makes of it, whoever attacks (see the rows of nobody)."""
+    return float(np.mean(np.array(cell["matches"]) > oracle["matches"][99]))
 
 
 def first_flag(cell: Cell) -> str:
@@ -45,20 +51,23 @@ def first_flag(cell: Cell) -> str:
     return ", ".join(map(str, rounds)) or "never"
 
 
-def row(cell: Cell, oracle: float | None) -> list[str]:
+def row(cell: Cell, oracle: Cell | None) -> list[str]:
     """One line of the table. The attackers' share is that of the last round, over equal shares."""
     rate, share = cell["trigger rate"], cell["attacker share"]
-    met = "" if oracle is None else "yes" if rate <= allowed(oracle) else "**no**"
-    told = "" if oracle is None else f"{100 * oracle:.1f} %"
+    against = ["", "", ""]
+    if oracle is not None:
+        met = "yes" if rate <= allowed(oracle) else "**no**"
+        against = [f"{100 * oracle['trigger rate']:.1f} %", met, f"{100 * above(cell, oracle):.0f} %"]
     weight = "" if share is None else f"{share:.2f}"
     honest = f"{cell['honest flags']} of {cell['honest rounds']}"
     where = (cell["data"], cell["split"], str(cell["seed"]), cell["defence"], cell["attacker"])
-    return [*where, f"{100 * rate:.1f} %", told, met, first_flag(cell), weight, honest]
+    strength = f"{cell['trigger strength']:.3f}"
+    return [*where, f"{100 * rate:.1f} %", *against, strength, first_flag(cell), weight, honest]
 
 
 HEAD = (
     *("data", "split", "seed", "defence", "attacker", "trigger in", "oracle's", "at most twice"),
-    *("attacker flagged in rounds", "its share", "honest flags"),
+    *("above 99 % of the oracle's", "strength", "attacker flagged in rounds", "its share", "honest flags"),
 )
 
 

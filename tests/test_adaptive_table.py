@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.adaptive_table import FLOOR, allowed, oracles, row, verdict
+from experiments.adaptive_table import FLOOR, above, allowed, oracles, row, verdict
 
 
 def cell(rate: float, attacker: str = "patch", seed: int = 3, defence: str = "fed-inspect") -> dict[str, Any]:
@@ -17,6 +17,8 @@ def cell(rate: float, attacker: str = "patch", seed: int = 3, defence: str = "fe
         "defence": defence,
         "attacker": attacker,
         "trigger rate": rate,
+        "trigger strength": 0.1,
+        "matches": [i / 100 + (rate > 0.03) * 0.05 for i in range(101)],
         "attacker flagged": None if attacker == "none" else 0.5,
         "attacker share": None if attacker == "none" else 0.25,
         "honest flags": 1,
@@ -28,10 +30,19 @@ def cell(rate: float, attacker: str = "patch", seed: int = 3, defence: str = "fe
 def test_a_cell_is_held_against_the_oracle_of_its_own_seed_and_none_counts_as_up_to_three_in_a_thousand() -> None:
     cells = [cell(0.02, defence="oracle"), cell(0.0, seed=4, defence="oracle"), cell(0.04), cell(0.05)]
     cells += [cell(0.006, seed=4), cell(0.007, seed=4), cell(0.0, seed=5), cell(0.9, attacker="none")]
-    assert oracles(cells) == {("d", "iid", 3): 0.02, ("d", "iid", 4): 0.0}
-    assert allowed(0.0) == pytest.approx(2 * FLOOR)
+    best = oracles(cells)
+    assert list(best) == [("d", "iid", 3), ("d", "iid", 4)]
+    assert allowed(best["d", "iid", 3]) == pytest.approx(0.04)
+    assert allowed(best["d", "iid", 4]) == pytest.approx(2 * FLOOR)
     assert verdict(cells) == {"cells": 4, "met": 2, "flagged": 6, "rounds": 6 * 42}
-    assert row(cells[2], 0.02)[5:] == ["4.0 %", "2.0 %", "yes", "2", "0.25", "1 of 42"]
-    assert row(cells[3], 0.02)[7] == "**no**"
-    assert row(cells[6], None)[6:8] == ["", ""], "no oracle, no verdict"
-    assert row(cells[7], 0.02)[8] == "", "nobody to flag"
+    oracle = cells[0]
+    assert row(cells[2], oracle)[5:] == ["4.0 %", "2.0 %", "yes", "6 %", "0.100", "2", "0.25", "1 of 42"]
+    assert row(cells[3], oracle)[7] == "**no**"
+    assert row(cells[6], None)[6:9] == ["", "", ""], "no oracle, no verdict"
+    assert row(cells[7], oracle)[10] == "", "nobody to flag"
+
+
+def test_equal_models_have_one_match_in_a_hundred_above_the_oracles() -> None:
+    oracle = cell(0.0, defence="oracle")
+    assert above(oracle, oracle) == pytest.approx(1 / 101)
+    assert above(cell(0.04), oracle) == pytest.approx(6 / 101)
