@@ -71,16 +71,20 @@ HEAD = (
 )
 
 
-def verdict(cells: Sequence[Cell], defence: str = "fed-inspect") -> dict[str, float]:
+def verdict(cells: Sequence[Cell], defence: str = "fed-inspect") -> dict[str, int]:
     """``cells`` and ``met``: attacked cells that have an oracle, and those that meet the aim; ``flagged`` of
-    ``rounds``: honest client-rounds after the warm-up, with cells that nobody attacks."""
+    ``rounds``: honest client-rounds after the warm-up, with cells that nobody attacks; ``early`` of ``all``: those of
+    all rounds of cells that nobody attacks."""
     best, mine = oracles(cells), [cell for cell in cells if cell["defence"] == defence]
+    calm = [cell for cell in mine if cell["attacker"] == CLEAN]
     attacked = [cell for cell in mine if cell["attacker"] != CLEAN and place(cell) in best]
     return {
         "cells": len(attacked),
         "met": int(np.sum([cell["trigger rate"] <= allowed(best[place(cell)]) for cell in attacked])),
         "flagged": int(np.sum([cell["honest flags"] for cell in mine])),
         "rounds": int(np.sum([cell["honest rounds"] for cell in mine])),
+        "early": sum(len(flags) for cell in calm for flags in cell["flags"]),
+        "all": sum(len(shares) for cell in calm for shares in cell["shares"]),
     }
 
 
@@ -92,10 +96,9 @@ def main() -> None:
     lines = [HEAD, ["---"] * len(HEAD), *(row(cell, best.get(place(cell))) for cell in sorted(cells, key=place))]
     print("\n".join(f"| {' | '.join(line)} |" for line in lines))
     found = verdict(cells)
-    print(
-        f"aim met in {found['met']:.0f} of {found['cells']:.0f} attacked cells; honest client-rounds flagged:", end=" "
-    )
-    print(f"{found['flagged']:.0f} of {found['rounds']:.0f} (at most {HONEST:.0%})")
+    print(f"aim met in {found['met']} of {found['cells']} attacked cells; honest client-rounds flagged:", end=" ")
+    print(f"{found['flagged']} of {found['rounds']} (at most {HONEST:.0%}); of all rounds that nobody", end=" ")
+    print(f"attacks in: {found['early']} of {found['all']}")
 
 
 if __name__ == "__main__":

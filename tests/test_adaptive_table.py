@@ -24,6 +24,7 @@ def cell(rate: float, attacker: str = "patch", seed: int = 3, defence: str = "fe
         "honest flags": 1,
         "honest rounds": 42,
         "flags": [[], [0], [1]],
+        "shares": [dict.fromkeys("0123", 0.25)] * 3,
     }
 
 
@@ -34,7 +35,7 @@ def test_a_cell_is_held_against_the_oracle_of_its_own_seed_and_none_counts_as_up
     assert list(best) == [("d", "iid", 3), ("d", "iid", 4)]
     assert allowed(best["d", "iid", 3]) == pytest.approx(0.04)
     assert allowed(best["d", "iid", 4]) == pytest.approx(2 * FLOOR)
-    assert verdict(cells) == {"cells": 4, "met": 2, "flagged": 6, "rounds": 6 * 42}
+    assert verdict(cells) == {"cells": 4, "met": 2, "flagged": 6, "rounds": 6 * 42, "early": 2, "all": 12}
     oracle = cells[0]
     assert row(cells[2], oracle)[5:] == ["4.0 %", "2.0 %", "yes", "6 %", "0.100", "2", "0.25", "1 of 42"]
     assert row(cells[3], oracle)[7] == "**no**"
