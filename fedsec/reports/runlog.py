@@ -125,15 +125,8 @@ class RunLog:
         gone = [{"partition": d.partition, "site": d.site, "reason": d.reason} for d in dropped]
         self._append(
             {"event": "round", "arm": arm, "seed": seed, "round": round, "losses": losses, "last": last}
-            | {
-                "d_losses": d_losses,
-                "first": first or {},
-                "weights": weights,
-                "flags": flags,
-                "suspicion": suspicion or {},
-                "evidence": evidence or {},
-                "undone": undone or {},
-            }
+            | {"d_losses": d_losses, "first": first or {}, "weights": weights, "flags": flags}
+            | {"suspicion": suspicion or {}, "evidence": evidence or {}, "undone": undone or {}}
             | {"dropped": gone, "seconds": seconds}
         )
 
