@@ -37,10 +37,16 @@ def allowed(oracle: Cell) -> float:
     return TIMES * max(oracle["trigger rate"], FLOOR)
 
 
-def above(cell: Cell, oracle: Cell) -> float:
-    """The share of images that match the trigger better than all but 1 % of the oracle's do: 0.01 for equal models, and
-    for others what their texture makes of it, whoever attacks (see the rows of nobody)."""
-    return float(np.mean(np.array(cell["matches"]) > oracle["matches"][99]))
+def roughest(cells: Sequence[Cell]) -> dict[str, float]:
+    """Data -> what all but 1 % of the images match the trigger less than, in the worst of the models that nobody
+    attacked: young generators match it better than real images do, some of them in half of their images."""
+    calm = [cell for cell in cells if cell["attacker"] == CLEAN or cell["defence"] == ORACLE]
+    return {data: max(c["matches"][99] for c in calm if c["data"] == data) for data in {c["data"] for c in calm}}
+
+
+def above(cell: Cell, level: float) -> float:
+    """The share of images that match the trigger better than ``level``."""
+    return float(np.mean(np.array(cell["matches"]) > level))
 
 
 def first_flag(cell: Cell) -> str:
@@ -51,23 +57,25 @@ def first_flag(cell: Cell) -> str:
     return ", ".join(map(str, rounds)) or "never"
 
 
-def row(cell: Cell, oracle: Cell | None) -> list[str]:
-    """One line of the table. The attackers' share is that of the last round, over equal shares."""
+def row(cell: Cell, oracle: Cell | None, level: float) -> list[str]:
+    """One line of the table. ``level``: of ``roughest``. The attackers' share is that of the last round, over equal
+    ones."""
     rate, share = cell["trigger rate"], cell["attacker share"]
-    against = ["", "", ""]
+    against = ["", ""]
     if oracle is not None:
         met = "yes" if rate <= allowed(oracle) else "**no**"
-        against = [f"{100 * oracle['trigger rate']:.1f} %", met, f"{100 * above(cell, oracle):.0f} %"]
+        against = [f"{100 * oracle['trigger rate']:.1f} %", met]
     weight = "" if share is None else f"{share:.2f}"
     honest = f"{cell['honest flags']} of {cell['honest rounds']}"
     where = (cell["data"], cell["split"], str(cell["seed"]), cell["defence"], cell["attacker"])
     strength = f"{cell['trigger strength']:.3f}"
-    return [*where, f"{100 * rate:.1f} %", *against, strength, first_flag(cell), weight, honest]
+    plain = f"{100 * above(cell, level):.0f} %"
+    return [*where, f"{100 * rate:.1f} %", *against, plain, strength, first_flag(cell), weight, honest]
 
 
 HEAD = (
     *("data", "split", "seed", "defence", "attacker", "trigger in", "oracle's", "at most twice"),
-    *("above 99 % of the oracle's", "strength", "attacker flagged in rounds", "its share", "honest flags"),
+    *("above any unattacked model", "strength", "attacker flagged in rounds", "its share", "honest flags"),
 )
 
 
@@ -92,8 +100,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     cells = [json.loads(text) for text in parser.parse_args().file.read_text(encoding="utf-8").splitlines()]
-    best = oracles(cells)
-    lines = [HEAD, ["---"] * len(HEAD), *(row(cell, best.get(place(cell))) for cell in sorted(cells, key=place))]
+    best, levels = oracles(cells), roughest(cells)
+    rows = [row(cell, best.get(place(cell)), levels[cell["data"]]) for cell in sorted(cells, key=place)]
+    lines = [HEAD, ["---"] * len(HEAD), *rows]
     print("\n".join(f"| {' | '.join(line)} |" for line in lines))
     found = verdict(cells)
     print(f"aim met in {found['met']} of {found['cells']} attacked cells; honest client-rounds flagged:", end=" ")

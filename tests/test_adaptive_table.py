@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.adaptive_table import FLOOR, above, allowed, oracles, row, verdict
+from experiments.adaptive_table import FLOOR, above, allowed, oracles, roughest, row, verdict
 
 
 def cell(rate: float, attacker: str = "patch", seed: int = 3, defence: str = "fed-inspect") -> dict[str, Any]:
@@ -37,13 +37,13 @@ def test_a_cell_is_held_against_the_oracle_of_its_own_seed_and_none_counts_as_up
     assert allowed(best["d", "iid", 4]) == pytest.approx(2 * FLOOR)
     assert verdict(cells) == {"cells": 4, "met": 2, "flagged": 6, "rounds": 6 * 42, "early": 2, "all": 12}
     oracle = cells[0]
-    assert row(cells[2], oracle)[5:] == ["4.0 %", "2.0 %", "yes", "6 %", "0.100", "2", "0.25", "1 of 42"]
-    assert row(cells[3], oracle)[7] == "**no**"
-    assert row(cells[6], None)[6:9] == ["", "", ""], "no oracle, no verdict"
-    assert row(cells[7], oracle)[10] == "", "nobody to flag"
+    assert row(cells[2], oracle, 0.99)[5:] == ["4.0 %", "2.0 %", "yes", "6 %", "0.100", "2", "0.25", "1 of 42"]
+    assert row(cells[3], oracle, 0.99)[7] == "**no**"
+    assert row(cells[6], None, 0.99)[6:8] == ["", ""], "no oracle, no verdict"
+    assert row(cells[7], oracle, 0.99)[10] == "", "nobody to flag"
 
 
-def test_equal_models_have_one_match_in_a_hundred_above_the_oracles() -> None:
-    oracle = cell(0.0, defence="oracle")
-    assert above(oracle, oracle) == pytest.approx(1 / 101)
-    assert above(cell(0.04), oracle) == pytest.approx(6 / 101)
+def test_a_trigger_is_plain_where_no_unattacked_model_of_the_data_matches_as_well() -> None:
+    cells = [cell(0.0, defence="oracle"), cell(0.04, attacker="none"), cell(0.04), cell(0.0)]
+    assert roughest(cells) == {"d": pytest.approx(0.99 + 0.05)}, "the worst of the two that nobody attacked"
+    assert [above(each, 0.99) for each in cells] == pytest.approx([1 / 101, 6 / 101, 6 / 101, 1 / 101])
