@@ -17,6 +17,8 @@ TIMES = 2.0
 """At most so many times the images that the oracle's model has the trigger in: the aim."""
 FLOOR = 0.003
 """What an oracle's rate of 0 counts as: none of 1000 images leaves up to 3 in 1000 at 95 %."""
+CHOSEN = "lesions, iid, seeds 0, 1"
+"""What the rule was chosen on."""
 HONEST = 0.01
 """Largest share of honest client-rounds that are flagged: the aim."""
 
@@ -34,7 +36,7 @@ def oracles(cells: Sequence[Cell]) -> dict[tuple[str, str, int], Cell]:
 
 def allowed(oracle: Cell) -> float:
     """The largest rate that meets the aim."""
-    return TIMES * max(oracle["trigger rate"], FLOOR)
+    return TIMES * max(float(oracle["trigger rate"]), FLOOR)
 
 
 def roughest(cells: Sequence[Cell]) -> dict[str, float]:
@@ -57,25 +59,26 @@ def first_flag(cell: Cell) -> str:
     return ", ".join(map(str, rounds)) or "never"
 
 
-def row(cell: Cell, oracle: Cell | None, level: float) -> list[str]:
-    """One line of the table. ``level``: of ``roughest``. The attackers' share is that of the last round, over equal
-    ones."""
+def row(cell: Cell, oracle: Cell | None, calm: Cell | None, level: float) -> list[str]:
+    """One line of the table. ``calm``: the same seed under the same defence when nobody attacks; ``level``: of
+    ``roughest``. The attackers' share is that of the last round, over equal ones."""
     rate, share = cell["trigger rate"], cell["attacker share"]
-    against = ["", ""]
+    best = ["", ""]
     if oracle is not None:
         met = "yes" if rate <= allowed(oracle) else "**no**"
-        against = [f"{100 * oracle['trigger rate']:.1f} %", met]
+        best = [f"{100 * oracle['trigger rate']:.1f} %", met if cell["attacker"] != CLEAN else ""]
+    quiet = ["", ""] if calm is None else [f"{100 * calm['trigger rate']:.1f} %", f"{calm['trigger strength']:.3f}"]
     weight = "" if share is None else f"{share:.2f}"
     honest = f"{cell['honest flags']} of {cell['honest rounds']}"
-    where = (cell["data"], cell["split"], str(cell["seed"]), cell["defence"], cell["attacker"])
-    strength = f"{cell['trigger strength']:.3f}"
-    plain = f"{100 * above(cell, level):.0f} %"
-    return [*where, f"{100 * rate:.1f} %", *against, plain, strength, first_flag(cell), weight, honest]
+    where = (CHOSEN, f"{cell['data']}, {cell['split']}, seed {cell['seed']}", cell["defence"], cell["attacker"])
+    strength, plain = f"{cell['trigger strength']:.3f}", f"{100 * above(cell, level):.0f} %"
+    return [*where, f"{100 * rate:.1f} %", quiet[0], *best, strength, quiet[1], plain, first_flag(cell), weight, honest]
 
 
 HEAD = (
-    *("data", "split", "seed", "defence", "attacker", "trigger in", "oracle's", "at most twice"),
-    *("above any unattacked model", "strength", "attacker flagged in rounds", "its share", "honest flags"),
+    *("chosen on", "tested on", "defence", "attacker", "trigger in", "nobody attacks", "oracle", "at most twice it"),
+    *("strength", "nobody attacks", "above any unattacked model", "attacker flagged in rounds", "its share"),
+    "honest flags",
 )
 
 
@@ -101,7 +104,11 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     cells = [json.loads(text) for text in parser.parse_args().file.read_text(encoding="utf-8").splitlines()]
     best, levels = oracles(cells), roughest(cells)
-    rows = [row(cell, best.get(place(cell)), levels[cell["data"]]) for cell in sorted(cells, key=place)]
+    quiet = {(place(cell), cell["defence"]): cell for cell in cells if cell["attacker"] == CLEAN}
+    rows = [
+        row(cell, best.get(place(cell)), quiet.get((place(cell), cell["defence"])), levels[cell["data"]])
+        for cell in sorted(cells, key=place)
+    ]
     lines = [HEAD, ["---"] * len(HEAD), *rows]
     print("\n".join(f"| {' | '.join(line)} |" for line in lines))
     found = verdict(cells)

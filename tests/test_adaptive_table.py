@@ -36,11 +36,14 @@ def test_a_cell_is_held_against_the_oracle_of_its_own_seed_and_none_counts_as_up
     assert allowed(best["d", "iid", 3]) == pytest.approx(0.04)
     assert allowed(best["d", "iid", 4]) == pytest.approx(2 * FLOOR)
     assert verdict(cells) == {"cells": 4, "met": 2, "flagged": 6, "rounds": 6 * 42, "early": 2, "all": 12}
-    oracle = cells[0]
-    assert row(cells[2], oracle, 0.99)[5:] == ["4.0 %", "2.0 %", "yes", "6 %", "0.100", "2", "0.25", "1 of 42"]
-    assert row(cells[3], oracle, 0.99)[7] == "**no**"
-    assert row(cells[6], None, 0.99)[6:8] == ["", ""], "no oracle, no verdict"
-    assert row(cells[7], oracle, 0.99)[10] == "", "nobody to flag"
+    oracle, calm = cells[0], cells[-1]
+    found = row(cells[2], oracle, calm, 0.99)
+    assert found[1:4] == ["d, iid, seed 3", "fed-inspect", "patch"]
+    assert found[4:8] == ["4.0 %", "90.0 %", "2.0 %", "yes"]
+    assert found[8:] == ["0.100", "0.100", "6 %", "2", "0.25", "1 of 42"]
+    assert row(cells[3], oracle, calm, 0.99)[7] == "**no**"
+    assert row(cells[6], None, None, 0.99)[5:8] == ["", "", ""], "no oracle, no verdict"
+    assert row(calm, oracle, calm, 0.99)[7] == row(calm, oracle, calm, 0.99)[11] == "", "nobody to flag"
 
 
 def test_a_trigger_is_plain_where_no_unattacked_model_of_the_data_matches_as_well() -> None:
