@@ -1,10 +1,10 @@
-"""Attackers that know fed-inspect, in a closed loop without Flower around it (docs/results/adaptive.md):
-``python -m experiments.adaptive SOURCE [key=value ...] --attackers NAMES --json FILE [--seed 3] [--rounds 24]``.
+"""Rows of experiments/matrix.toml in a closed loop without Flower around it (docs/results/adaptive.md):
+``python -m experiments.adaptive SOURCE [key=value ...] --attackers NAMES --json FILE [--split iid] [--seed 3]``.
 
-The first client attacks, as one of ATTACKERS; the strategy that the configuration names weighs it as in a run, and the
-clients are those of a run. One line of FILE a cell: the share of the averaged generator's images with the trigger, who
-was flagged, and what the attacker weighs at the end. Attackers that begin late go on from the run of ``clean``, to
-which theirs is equal before.
+Attackers, defences and splits are those of the matrix, by name and by its keys; clients, attackers and the strategy are
+those of a run, and so is what they compute. One line of FILE a cell: the share of the averaged generator's images with
+the trigger, who was flagged and what everybody weighed; cells that FILE has by the rule in use are not run again.
+Attackers whose first rounds are honest go on from the run of ``none``, to which theirs is equal before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +23,31 @@ import numpy as np
 
 from clients.gan import GanClient
 from clients.malicious import MaliciousGanClient
+from fedsec.attacks.knowing import KNOWING
 from fedsec.attacks.triggers import bare, trigger
-from fedsec.config import Attack, RunConfig
+from fedsec.config import RunConfig
 from fedsec.datasets import load, partition
-from fedsec.experiment import parse_settings
-from fedsec.images import to_images
+from fedsec.images import grid, save_png, to_images, to_pixels
+from fedsec.matrix import Matrix, read_matrix
 from fedsec.metrics.trigger import at_its_place, trigger_rate, trigger_strength
 from fedsec.models.learner import new_learner
 from fedsec.models.sampling import balanced_labels, sample
 from fedsec.records import Enrolled
 from fedsec.reports.runlog import RunLog
-from fedsec.types import Arrays, Dataset, Fit
+from fedsec.reports.standings import CLEAN
+from fedsec.types import Arrays, Dataset, Fit, Flat
 from fedsec.weights import generator_arrays
+from strategies.adversary import Adversary
 from strategies.base import Brief, RoundStrategy, Weighing
+from strategies.rehearsal import Rehearsal
 from strategies.sleeves import STRATEGIES
+from strategies.versions import rules
 
-SCORED = 1000  # images of the averaged generator that are searched for the trigger
-
-
-@dataclass(frozen=True)
-class Attacker:
-    """What the first client does. ``attack``: the section's keys. It attacks in rounds ``first`` to ``last`` (counted
-    from the end where not above 0), in every ``period``-th of them, and sends ``scale`` times its update."""
-
-    attack: Attack = field(default_factory=lambda: Attack("patch"))
-    first: int = 1
-    last: int = 0
-    period: int = 1
-    scale: float = 1.0
-
-    def acts(self, number: int, rounds: int) -> bool:
-        first, last = (at if at > 0 else rounds + at for at in (self.first, self.last))
-        return self.attack.name != "none" and first <= number <= last and number % self.period == 0
-
-
-ATTACKERS: dict[str, Attacker] = {
-    "clean": Attacker(Attack()),
-    "patch": Attacker(),
-    "frac25": Attacker(Attack("patch", fraction=0.25)),
-    "frac10": Attacker(Attack("patch", fraction=0.1)),
-    "blend20": Attacker(Attack("patch", blend=0.2)),
-    "period3": Attacker(period=3),
-    "late": Attacker(first=-9),
-    "late-frac25": Attacker(Attack("patch", fraction=0.25), first=-9),
-    "last5": Attacker(first=-4),
-    "burst": Attacker(first=-6, last=-6, scale=4.0),
-}
+MATRIX = Path(__file__).with_name("matrix.toml")
+SCORED = 1000
+"""Images of the averaged generator that are searched for the trigger."""
+MANY = 0.02
+"""Shown as a PNG, where asked for, is a model with the trigger in more than this share."""
 
 
 @dataclass
@@ -79,27 +58,39 @@ class Federation:
     data: Dataset
     parts: Sequence[np.ndarray]
     seed: int
+    brief: Brief
     strategy: RoundStrategy
     kept: list[Arrays]
 
-    def round(self, number: int, attacker: Attacker) -> Weighing:
-        """One round of all; raises what a client raises."""
-        current = self.strategy.layout.arrays(self.strategy.current)
-        fits = [self._fit(i, number, current, attacker) for i in range(len(self.parts))]
-        return self.strategy._step(number, fits)
+    def round(self, number: int) -> Weighing:
+        """One round of all who are asked; raises what a client raises."""
+        strategy = self.strategy
+        current, nodes = strategy.layout.arrays(strategy.current), strategy.nodes
+        fits = [self._fit(node.partition, number, current) for node in nodes]
+        sent, dropped = strategy.adversary.act(number, fits, strategy.current, strategy.previous, nodes)
+        assert not dropped, dropped
+        return strategy._step(number, sent)
 
-    def _fit(self, index: int, number: int, current: Arrays, attacker: Attacker) -> Fit:
-        acts = index == 0 and attacker.acts(number, self.config.train.rounds)
-        kind = MaliciousGanClient if acts else GanClient
-        config = replace(self.config, attack=replace(attacker.attack, malicious="0")) if acts else self.config
+    def _fit(self, index: int, number: int, current: Arrays) -> Fit:
+        kind = MaliciousGanClient if index in self.config.malicious else GanClient
         rows, classes = self.data.rows(self.parts[index]), len(self.data.class_names)
-        client = kind(config, rows, partition=index, classes=classes, seed=self.seed, kept=self.kept[index])
+        client = kind(self.config, rows, partition=index, classes=classes, seed=self.seed, kept=self.kept[index])
         sent, examples, metrics = client.fit(list(current.values()), {"round": number, "clients": len(self.parts)})
         self.kept[index] = client.kept
         arrays = dict(zip(current, sent, strict=True))
-        if acts and attacker.scale != 1:
-            arrays = {k: (current[k] + attacker.scale * (v - current[k])).astype(v.dtype) for k, v in arrays.items()}
         return Fit(index, arrays, examples, {k: float(v) for k, v in metrics.items()})
+
+    def turned(self, config: RunConfig) -> Federation:
+        """A copy that goes on by itself, with the attackers of ``config``; data and log are shared."""
+        shared = {id(each): each for each in (self.data, self.strategy.log, self.brief)}
+        cell = deepcopy(self, shared)
+        cell.config, cell.brief = config, replace(self.brief, config=config)
+        strategy = cell.strategy
+        strategy.config, kind, layout = config, type(strategy), strategy.layout
+        strategy.adversary = Adversary(
+            config, layout, seed=self.seed, rehearse=lambda: Rehearsal(cell.brief, layout, kind)
+        )
+        return cell
 
 
 def federation(config: RunConfig, seed: int, folder: Path) -> Federation:
@@ -111,89 +102,144 @@ def federation(config: RunConfig, seed: int, folder: Path) -> Federation:
     nodes = [Enrolled(i, i, f"site {i}") for i in range(len(parts))]
     held = [len(part) for part in parts]
     brief = Brief(config, "adaptive", seed, nodes, initial, RunLog(folder), data, secret=seed, images=held)
-    return Federation(config, data, parts, seed, STRATEGIES[config.defence.name](brief), [{} for _ in parts])
+    strategy = STRATEGIES[config.defence.name](brief)
+    return Federation(config, data, parts, seed, brief, strategy, [{} for _ in parts])
 
 
-def searched(found: Federation) -> tuple[float, float]:
-    """(rate, strength) of the trigger in images of the averaged generator."""
+def drawn(found: Federation) -> np.ndarray:
+    """SCORED images of the averaged generator, on the latents that a run is scored on."""
     data, config = found.data, found.config
-    clean = to_images(data.rows(data.train).pixels)
-    match = at_its_place(trigger(bare(Attack("patch")), size=clean.shape[2], channels=data.channels))  # type: ignore[arg-type]
     labels = balanced_labels(data.labels[data.train], SCORED)
     arrays, classes = generator_arrays(found.strategy.averaged), len(data.class_names)
-    images = sample(config, arrays, labels, channels=data.channels, classes=classes, seed=config.data.seed)
-    return trigger_rate(images, clean, match).value, trigger_strength(images, clean, match).value
+    return sample(config, arrays, labels, channels=data.channels, classes=classes, seed=config.data.seed)
 
 
-def flags(rows: Sequence[Weighing], attacked: Sequence[bool], after: int) -> dict[str, float | None]:
-    """Shares of rounds after ``after``: flags of the attacker in those it attacked in (None: in none), and of the
-    honest; the attacker's weight in the last round."""
-    honest = range(1 if any(attacked) else 0, len(rows[0].weights))
-    judged = list(zip(rows, attacked, strict=True))[after:]
-    caught = [0 in row.flagged for row, acts in judged if acts]
-    blamed = [partition in row.flagged for row, _ in judged for partition in honest]
+def searched(found: Federation, images: np.ndarray) -> dict[str, Any]:
+    """Rate and strength in ``images`` of the attackers' trigger, or of the patch where they have none, and the
+    quantiles of its match in hundredths: the rate counts what real skin hardly reaches; young generators are rougher.
+    """
+    data = found.data
+    clean = to_images(data.rows(data.train).pixels)
+    mark = trigger(bare(found.config.attack), size=clean.shape[2], channels=data.channels)
+    match = at_its_place(mark)  # type: ignore[arg-type]
     return {
-        "attacker flagged": float(np.mean(caught)) if caught else None,
-        "honest flagged": float(np.mean(blamed)),
-        "honest flags": float(np.sum(blamed)),
-        "weight": rows[-1].weights[0],
+        "trigger rate": trigger_rate(images, clean, match).value,
+        "trigger strength": trigger_strength(images, clean, match).value,
+        "matches": [round(float(value), 4) for value in np.quantile(match(images), np.linspace(0, 1, 101))],
     }
 
 
-def branched(
-    start: Federation, wanted: dict[str, Attacker], rounds: int
-) -> Iterator[tuple[str, Federation, list[Weighing]]]:
-    """Each attacker's name, its cell after ``rounds`` and what was weighed; ``clean`` comes first where it is wanted,
+def counted(rows: Sequence[Weighing], attacked: Sequence[bool], guilty: Sequence[int], after: int) -> dict[str, Any]:
+    """Shares of rounds after ``after``: flags of attackers in those they attacked in (None: in none), and of the
+    honest; the least that an honest client weighs in the last round, and what the attackers do, over equal shares."""
+    honest = [p for p in rows[-1].weights if p not in guilty or not any(attacked)]
+    bad = [p for p in rows[-1].weights if p not in honest]
+    judged = list(zip(rows, attacked, strict=True))[after:]
+    caught = [p in row.flagged for row, acts in judged if acts for p in bad]
+    blamed = [p in row.flagged for row, _ in judged for p in honest]
+    fair, last = 1 / len(rows[-1].weights), rows[-1].weights
+    return {
+        "attacker flagged": float(np.mean(caught)) if caught else None,
+        "honest flagged": float(np.mean(blamed)),
+        "honest flags": int(np.sum(blamed)),
+        "honest rounds": len(blamed),
+        "attacker share": float(np.mean([last[p] for p in bad])) / fair if bad else None,
+        "least honest share": min(last[p] for p in honest) / fair,
+    }
+
+
+def begins(config: RunConfig) -> int:
+    """The first round in which the attackers do anything that nobody else does, at home or not."""
+    attack = config.attack
+    return 1 if attack.update in KNOWING else attack.first(config.train.rounds)
+
+
+def branched(start: Federation, wanted: Mapping[str, RunConfig]) -> Iterator[tuple[str, Federation, list[Weighing]]]:
+    """Each attacker's name, its cell after all rounds and what was weighed; ``none`` comes first where it is wanted,
     and those that begin later go on from copies of it."""
-    begins = {n: next((r for r in range(1, rounds + 1) if a.acts(r, rounds)), 1) for n, a in wanted.items()}
-    branches = {1: (copied(start), list[Weighing]())}
-    for name in sorted(wanted, key=lambda name: name != "clean"):
-        at = begins[name] if begins[name] in branches else 1
-        cell, rows = copied(branches[at][0]), list(branches[at][1])
-        for number in range(at, rounds + 1):
-            if name == "clean" and number in begins.values():
-                branches[number] = (copied(cell), list(rows))
-            rows.append(cell.round(number, wanted[name]))
+    branches = {1: (start, list[Weighing]())}
+    for name in sorted(wanted, key=lambda name: name != CLEAN):
+        config = wanted[name]
+        at = begins(config) if begins(config) in branches else 1
+        cell, rows = branches[at][0].turned(config), list(branches[at][1])
+        for number in range(at, config.train.rounds + 1):
+            if name == CLEAN and number in map(begins, wanted.values()):
+                branches[number] = (cell.turned(config), list(rows))
+            rows.append(cell.round(number))
         yield name, cell, rows
 
 
-def copied(cell: Federation) -> Federation:
-    """A cell that goes on by itself; data and log are shared."""
-    return deepcopy(cell, {id(cell.data): cell.data, id(cell.strategy.log): cell.strategy.log})
-
-
-def line(name: str, cell: Federation, rows: Sequence[Weighing], seconds: float) -> dict[str, Any]:
+def line(arm: Flat, cell: Federation, rows: Sequence[Weighing]) -> dict[str, Any]:
     """What is kept of a cell: one JSON object."""
-    config, attacker = cell.config, ATTACKERS[name]
-    rate, strength = searched(cell)
-    attacked = [attacker.acts(number, len(rows)) for number in range(1, len(rows) + 1)]
-    head = ("data", "split", "seed", "defence", "attacker", "rounds", "trigger rate", "trigger strength")
-    told = (Path(config.data.source).name, config.split.scheme, cell.seed, config.defence.name, name, len(rows))
+    config, rounds = cell.config, len(rows)
+    acts = [config.attack.active and config.attack.acts(number, rounds) for number in range(1, rounds + 1)]
     evidence = [{p: round(value, 3) for p, value in row.evidence.items()} for row in rows]
-    kept: dict[str, Any] = dict(zip(head, (*told, rate, strength), strict=True))
-    kept |= asdict(attacker) | flags(rows, attacked, config.defence.warmup)
-    return kept | {"seconds": round(seconds), "evidence": evidence, "flags": [row.flagged for row in rows]}
+    return {
+        "attack": dict(arm),
+        **counted(rows, acts, config.malicious, config.defence.warmup),
+        "shares": [{p: round(value, 4) for p, value in row.weights.items()} for row in rows],
+        "evidence": evidence,
+        "flags": [row.flagged for row in rows],
+        "undone": [row.undone for row in rows],
+    }
 
 
-def main() -> None:
+def key(told: argparse.Namespace, config: RunConfig, attacker: str) -> dict[str, Any]:
+    """What a cell is known by."""
+    rule = rules().get(config.defence.name, "")
+    data, rounds = Path(config.data.source).name, config.train.rounds
+    names = ("data", "split", "seed", "defence", "rule", "attacker", "rounds")
+    return dict(zip(names, (data, told.split, told.seed, told.defence, rule, attacker, rounds), strict=True))
+
+
+def arranged(matrix: Matrix, told: argparse.Namespace) -> dict[str, RunConfig]:
+    """Attacker -> the configuration of its cell."""
+    base = {**matrix.base, **matrix.splits[told.split]}
+    return {
+        name: RunConfig.from_flat({**base, **matrix.overrides(name, told.defence)})
+        for name in told.attackers.split(",")
+    }
+
+
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("settings", nargs="*")
-    parser.add_argument("--attackers", default=",".join(ATTACKERS))
+    parser.add_argument("--attackers", required=True)
+    parser.add_argument("--defence", default="fed-inspect")
+    parser.add_argument("--split", default="iid")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--json", type=Path, required=True)
-    told = parser.parse_args()
-    base = {"data.source": told.source, "split.clients": 4, "train.rounds": told.rounds, "defence.name": "fed-inspect"}
-    config = RunConfig.from_flat({**base, **parse_settings(told.settings)})
-    wanted = {name: ATTACKERS[name] for name in told.attackers.split(",")}
+    parser.add_argument("--png", type=Path, help="folder of 64 images of each cell with many triggers")
+    return parser.parse_args()
+
+
+def main() -> None:
+    told = options()
+    settings = [f"data.source={told.source}", f"train.rounds={told.rounds}", *told.settings]
+    matrix = read_matrix(MATRIX, "adaptive", settings)
+    wanted = arranged(matrix, told)
+    text = told.json.read_text(encoding="utf-8").splitlines() if told.json.exists() else []
+    done = [json.loads(each) for each in text]
+    keys = {name: key(told, config, name) for name, config in wanted.items()}
+    missing = [name for name in wanted if not any(keys[name].items() <= each.items() for each in done)]
+    if any(begins(wanted[name]) > 1 for name in missing) and CLEAN in wanted and CLEAN not in missing:
+        print("the run that nobody attacks is made again: others go on from it")
+    runs = {name: wanted[name] for name in wanted if name in missing or (name == CLEAN and missing)}
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        for name, cell, rows in branched(federation(config, told.seed, Path(folder)), wanted, told.rounds):
-            kept = line(name, cell, rows, time.monotonic() - began)
-            with told.json.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(kept) + "\n")
-            print(name, {key: kept[key] for key in ("trigger rate", "attacker flagged", "honest flagged", "weight")})
+        for name, cell, rows in branched(federation(wanted[next(iter(wanted))], told.seed, Path(folder)), runs):
+            images = drawn(cell)
+            kept = keys[name] | searched(cell, images) | line(matrix.overrides(name, told.defence), cell, rows)
+            kept["seconds"] = round(time.monotonic() - began)
+            if name in missing:
+                with told.json.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(kept) + "\n")
+            if told.png and kept["trigger rate"] > MANY:
+                told.png.mkdir(parents=True, exist_ok=True)
+                save_png(grid(to_pixels(images[:64]), 8), told.png / f"{told.seed}-{told.defence}-{name}.png")
+            print(name, {k: kept[k] for k in ("trigger rate", "attacker flagged", "honest flags", "attacker share")})
             began = time.monotonic()
 
 

@@ -27,7 +27,7 @@ SPLIT_AUDITS = ("white-box", "adaptive", "adaptive-joint", "decoder", "unsplit")
 
 EARLIER = {"leakage.attacks": "row-space"}
 """Defaults of before, which kept logs hold for tasks that never read them."""
-KNOWING = ("latent-conditional", "discriminator-only", "below-the-bar", "sleeper")
+KNOWING = ("latent-conditional", "discriminator-only", "below-the-bar", "best-share", "sleeper")
 """What ``attack.update`` can name that knows the rule (``fedsec.attacks.knowing``; a test holds the two together)."""
 
 SPLIT: dict[str, Any] = {"cut": Cut(), "pgsl": Pgsl()}
@@ -74,7 +74,7 @@ def _attack_checks(config: RunConfig) -> list[str]:
     """When attackers attack, and what those that know a rule need."""
     attack, rounds, share = config.attack, config.train.rounds, config.gan.share
     mistakes = []
-    if attack.active and attack.first(rounds) > min(attack.stop or rounds, rounds):
+    if attack.active and attack.first(rounds) > min(attack.last(rounds), rounds):
         mistakes.append(
             f"attack.start = {attack.start}: nobody would ever attack in {rounds} rounds with attack.stop = "
             f"{attack.stop}; start earlier"

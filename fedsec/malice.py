@@ -41,6 +41,7 @@ class Attack:
         "latent-conditional",
         "discriminator-only",
         "below-the-bar",
+        "best-share",
         "sleeper",
     ] = setting("none", meaning="what they send in place of the update their training gave")
     report: Literal["honest", "median", "last-global", "small"] = setting(
@@ -63,7 +64,7 @@ class Attack:
     strength: float = setting(0.0, at_least(0), meaning="factor of the update attack; 0 = its source's")
 
     start: int = setting(0, meaning="first round they attack in; 0 = the first; negative = from the end, -1 the last")
-    stop: int = setting(0, at_least(0), meaning="last round they attack in; 0 = to the end")
+    stop: int = setting(0, meaning="last round they attack in; 0 = to the end; negative = from the end, as start")
     period: int = setting(
         1, at_least(1), meaning="from the first on they attack in every so-many-th round; 1 = in every"
     )
@@ -81,10 +82,14 @@ class Attack:
         """``start`` as a number from 1, of ``rounds`` in all."""
         return max(1, rounds + 1 + self.start if self.start < 0 else self.start)
 
+    def last(self, rounds: int) -> int:
+        """``stop`` as a number from 1, of ``rounds`` in all."""
+        return rounds + 1 + self.stop if self.stop < 0 else self.stop or rounds
+
     def acts(self, number: int, rounds: int) -> bool:
         """Whether they attack in round ``number`` (from 1) of ``rounds``."""
         since = number - self.first(rounds)
-        return since >= 0 and since % self.period == 0 and (not self.stop or number <= self.stop)
+        return since >= 0 and since % self.period == 0 and number <= self.last(rounds)
 
     def share(self, number: int, rounds: int) -> float:
         """The share of their images that they change in round ``number``: ``fraction``, or on the way to it."""

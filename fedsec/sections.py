@@ -169,7 +169,9 @@ class Defence:
     )
     root: int = setting(100, at_least(1), meaning="fltrust: clean images at the server")
     bound: float = setting(
-        0.0, at_least(0), meaning="weighing defences: longest update that counts whole, over the median length; 0: none"
+        0.0,
+        at_least(0),
+        meaning="weighing defences: longest update that counts whole, over the median length; 0: any (fed-inspect: 1)",
     )
 
     @property

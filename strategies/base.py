@@ -59,15 +59,25 @@ class Brief:
 
 @dataclass(frozen=True)
 class Weighing:
-    """What a strategy decides about one round's replies. ``weights``: partition -> share, sum 1 over the replies.
+    """What a strategy decides about one round's replies. ``weights``: partition -> share, sum 1 over the replies (less
+    where shares have a cap).
 
-    ``evidence``: what it read of each client, as reported; ``suspicion``: what it made of that.
+    ``evidence``: what it read of each client, as reported; ``suspicion``: what it made of that. ``undone``: how many
+    earlier updates of a client were taken out again; ``trusts``: what part of its share each is left (1 where nothing
+    is said), before they are scaled to their sum.
     """
 
     weights: dict[int, float]
     flagged: tuple[int, ...] = ()
     suspicion: dict[int, float] = field(default_factory=dict)
     evidence: dict[int, float] = field(default_factory=dict)
+    undone: dict[int, int] = field(default_factory=dict)
+    trusts: dict[int, float] = field(default_factory=dict)
+
+    def share(self, partition: int) -> float:
+        """What a client counts in the end where its part of the share is ``trusts``'."""
+        told = {p: weight * self.trusts.get(p, 1.0) for p, weight in self.weights.items()}
+        return told.get(partition, 0.0) / (sum(told.values()) or 1.0)
 
 
 class TrainOnly(Strategy):
@@ -120,6 +130,11 @@ class RoundStrategy(TrainOnly):
         self.started = time.monotonic()
 
     @property
+    def bound(self) -> float:
+        """Longest update that counts whole, over the median length; 0: any."""
+        return self.config.defence.bound
+
+    @property
     def rounds(self) -> int:
         return self.config.train.rounds
 
@@ -146,9 +161,9 @@ class RoundStrategy(TrainOnly):
         """One update out of the round's updates (n, d), in the order of ``fits``, and how each client counted."""
         weighing = self.weigh(number, fits)
         shares = np.array([weighing.weights[fit.partition] for fit in fits])
-        if self.config.defence.bound:  # a scaled update does its harm in one round, before any track record
+        if self.bound:  # a scaled update does its harm in one round, before any track record
             rows = list(updates)
-            return weighted_sum(rows, shares * within(rows, self.config.defence.bound)), weighing
+            return weighted_sum(rows, shares * within(rows, self.bound)), weighing
         return mean(updates, shares), weighing
 
     @property
@@ -202,6 +217,7 @@ class RoundStrategy(TrainOnly):
             flags=list(weighing.flagged),
             suspicion=weighing.suspicion,
             evidence=weighing.evidence,
+            undone=weighing.undone,
             dropped=dropped,
             seconds=time.monotonic() - self.started,
         )

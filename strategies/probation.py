@@ -2,8 +2,8 @@
 
 Whoever is found out after a while has by then moved the model, and whoever comes in the last rounds is never found out.
 So the last rounds' updates are kept by client. They are in the model that is sent out, or nobody could train on; but
-who is flagged now loses its share in all of them, not in this one alone, and what is released is the model before
-them. Its price is that the released model is so many rounds behind.
+whoever is trusted less now counts less in all of them, not in this one alone, who is flagged in none, and what is
+released is the model before them. Its price is that the released model is so many rounds behind.
 
 Ours; undoing what a client sent after it was found out: FedRecover (Cao et al. 2023), which estimates anew what the
 others would have sent. Here it is not: they trained on a model that had the attacker's last updates in it, and what
@@ -12,7 +12,7 @@ they did against those stays.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,9 @@ ROUNDS = 5
 """Rounds that an update is judged over. Attackers that began late in trials were flagged after three."""
 SHARE = 4
 """At most one round of so many of a run is on probation: short runs would release a model of nobody's."""
+MOST = 2.0
+"""Largest share of a round, over that of equal clients: who is left when others lose theirs does not become the model.
+Not tried: any number lets one of four take over from three."""
 
 
 def rounds_of(total: int) -> int:
@@ -32,43 +35,62 @@ def rounds_of(total: int) -> int:
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's update (d,) and its share of its round; shares are in [0, 1], their sum over a round at most 1."""
+    """One client's update (d,), its share of its round, and the least that it was trusted since, in [0, 1].
+
+    Shares are in [0, 1], their sum over a round at most 1."""
 
     update: Vector
     share: float
+    trust: float = 1.0
+
+
+Row = Mapping[int, Reply]
+"""The replies of one round, by client."""
 
 
 @dataclass(frozen=True)
 class Probation:
     """``settled``: the model that all rounds before those of ``pending`` made, for good; ``rounds``: how many may be
-    pending. ``pending``, oldest first: the replies of each, by client."""
+    pending. ``pending``, oldest first: the replies of each."""
 
     settled: Vector
     rounds: int
-    pending: tuple[Mapping[int, Reply], ...] = ()
+    pending: tuple[Row, ...] = ()
 
     @property
     def model(self) -> Vector:
         """The settled model with what is pending: what clients go on from."""
         return np.asarray(self.settled + sum(map(moved, self.pending)), np.float64)
 
-    def after(self, replies: Mapping[int, Reply], suspects: Collection[int]) -> Probation:
-        """With one round more, in which ``suspects`` were flagged: they lose their shares in all pending rounds, this
-        one included, to the others of each. The oldest round is settled when there are too many."""
-        pending = [without(row, suspects) for row in (*self.pending, replies)]
+    def after(self, replies: Row, trusts: Mapping[int, float]) -> Probation:
+        """With one round more, after which clients are trusted so much (1 where nothing is said): what they lose in all
+        pending rounds, this one included, goes to the others of each. The oldest is settled when there are too many."""
+        pending = [trusted(row, trusts) for row in (*self.pending, replies)]
         settled = self.settled
         while len(pending) > self.rounds:
             settled = settled + moved(pending.pop(0))
         return replace(self, settled=settled, pending=tuple(pending))
 
+    def undone(self, trusts: Mapping[int, float]) -> dict[int, int]:
+        """Client -> how many of its pending updates would be taken out whole that counted until now."""
+        lost = [c for row in self.pending for c, reply in row.items() if reply.trust > 0 and trusts.get(c, 1.0) == 0]
+        return {client: lost.count(client) for client in sorted({*lost})}
 
-def moved(replies: Mapping[int, Reply]) -> Vector:
+
+def trusted(row: Row, trusts: Mapping[int, float]) -> dict[int, Reply]:
+    """Nobody is trusted more than before: what an update was once suspected of stays with it."""
+    return {c: replace(reply, trust=min(reply.trust, trusts.get(c, 1.0))) for c, reply in row.items()}
+
+
+def counting(row: Row) -> dict[int, float]:
+    """What each reply counts: share times trust, scaled to the same sum, at most MOST equal shares; 0 where nobody who
+    has a share is trusted."""
+    total = sum(reply.share for reply in row.values())
+    rest = sum(reply.share * reply.trust for reply in row.values())
+    scale = total / rest if rest > 0 else 0.0
+    return {c: min(reply.share * reply.trust * scale, MOST / len(row)) for c, reply in row.items()}
+
+
+def moved(row: Row) -> Vector:
     """What one round adds to the model."""
-    return np.asarray(sum(reply.share * reply.update for reply in replies.values()), np.float64)
-
-
-def without(replies: Mapping[int, Reply], suspects: Collection[int]) -> dict[int, Reply]:
-    """The replies of the others, with the suspects' shares in proportion; nothing where only suspects have a share."""
-    left = {client: reply for client, reply in replies.items() if client not in suspects}
-    total, rest = (sum(reply.share for reply in some.values()) for some in (replies, left))
-    return {client: replace(reply, share=reply.share * total / rest) for client, reply in left.items()} if rest else {}
+    return np.asarray(sum(share * row[client].update for client, share in counting(row).items()), np.float64)

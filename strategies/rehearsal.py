@@ -25,15 +25,17 @@ from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Fit, Images, Rows, Vector
 from fedsec.weights import Layout, Updates, generator_arrays
 from strategies.draws import Inspector, public_latents
+from strategies.geometry import within
 
 if TYPE_CHECKING:
-    from strategies.base import Brief, RoundStrategy
+    from strategies.base import Brief, RoundStrategy, Weighing
 
 IMAGINED = (3, 9)
 """Fewest and most stand-ins for the honest clients."""
-CAUTION = 0.6
-"""What is sent of the factor that the copy lets pass. With all of it the attacker was flagged from the seventh round on
-(lesions, seed 0): one hospital's halves differ more than hospitals do."""
+COPIED = {"below-the-bar": 0.6, "best-share": 1.0}
+"""Attackers that keep a copy of the rule -> what is sent of the factor that the copy lets pass. With all of it
+``below-the-bar`` was flagged from the seventh round on (lesions, seed 0): one hospital's halves differ more than
+hospitals do."""
 AHEAD = 5
 """Times that the copy is told the same: a rule that looks back over some rounds judges what is kept up."""
 
@@ -57,7 +59,9 @@ class Rehearsal:
         self.kept: dict[str, Arrays] = {}
         self.judge: RoundStrategy | None = None
         self.stand_ins: list[Rows] = []
-        if brief.config.attack.update == "below-the-bar" and brief.config.defence.reads_losses:
+        self.caution = 1.0
+        if brief.config.attack.update in COPIED and brief.config.defence.reads_losses:
+            self.caution = COPIED[brief.config.attack.update]
             pool = data.rows(np.concatenate([parts[p] for p in guilty]))
             count = min(max(len(brief.nodes) - len(guilty), IMAGINED[0]), IMAGINED[1])
             self.stand_ins = [pool.take(_half(len(pool), brief.seed, i)) for i in range(count)]
@@ -80,8 +84,9 @@ class Rehearsal:
             clean=self.clean,
             critic=self.critic,
             most=self.brief.config.attack.strength or len(self.brief.nodes) / len(self.rows),
-            caution=CAUTION if self.judge is not None else 1.0,
+            caution=self.caution,
             noticed=lambda sent: self._noticed(number, guilty, sent),
+            counts=lambda sent: self._counts(number, guilty, sent),
             behaved=lambda own: np.stack([self._behaved(row, clean[0], current, seed) for row in own]),
         )
 
@@ -89,7 +94,7 @@ class Rehearsal:
         """Tell the copy what the attackers sent in the end, without the caution: what it let pass is what it saw."""
         if self.judge is not None:
             updates = self.layout.updates([fit.arrays for fit in sent], self.current)
-            told = self._fits(sent, self.clean + (updates - self.clean) / CAUTION)
+            told = self._fits(sent, self.clean + (updates - self.clean) / self.caution)
             self.judge.weigh(number, [*told, *self.others])
 
     def _fits(self, like: Sequence[Fit], updates: Updates) -> list[Fit]:
@@ -100,15 +105,30 @@ class Rehearsal:
         ]
 
     def _noticed(self, number: int, guilty: Sequence[Fit], sent: Updates) -> bool:
-        if self.judge is None:  # a rule that flags nobody
-            return False
+        found = self._judged(number, self._fits(guilty, sent))
+        return any(self.places[fit.partition] in row.flagged for row in found for fit in guilty)
+
+    def _counts(self, number: int, guilty: Sequence[Fit], sent: Updates) -> float:
+        """After AHEAD rounds of the same, cut to the bound of the rule; 1 under a rule that leaves all alike."""
+        if self.judge is None:
+            return 1.0
+        others = self.layout.updates([fit.arrays for fit in self.others], self.current)
+        cuts = within([*sent, *others], self.judge.bound or np.inf)[: len(sent)]
+        told = self._fits(guilty, sent * cuts[:, None])
+        last, clients = self._judged(number, told)[-1], len(sent) + len(others)
+        suspects = last.flagged if number > self.config.defence.warmup else ()
+        left = [(p := self.places[fit.partition]) not in suspects and last.share(p) * clients for fit in guilty]
+        return float(np.mean(cuts * left))
+
+    def _judged(self, number: int, guilty: Sequence[Fit]) -> list[Weighing]:
+        """What a copy of the copy says when it is told the same AHEAD times; nothing by a rule that flags nobody."""
+        if self.judge is None:
+            return []
         trial = copy.copy(self.judge)
         for name, value in vars(self.judge).items():
             if isinstance(value, dict | list):
                 setattr(trial, name, copy.deepcopy(value))
-        fits = [*self._fits(guilty, sent), *self.others]
-        found = [trial.weigh(number, fits).flagged for _ in range(AHEAD)]
-        return any(self.places[fit.partition] in flagged for flagged in found for fit in guilty)
+        return [trial.weigh(number, [*guilty, *self.others]) for _ in range(AHEAD)]
 
     def _stand_in(self, i: int, shared: Arrays, number: int) -> Fit:
         alike = Fit(len(self.rows) + i, shared, len(self.stand_ins[i]), {})

@@ -19,9 +19,10 @@ from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Standing, judge, rule_of
 from strategies.draws import Inspector, public_latents, secret_latents
-from strategies.evidence import READINGS, violation
+from strategies.evidence import FEW_ROUNDS, READINGS, violation
 from strategies.geometry import within
 from strategies.inspection import (
+    BOUND,
     MARK,
     WINDOW,
     class_means,
@@ -31,9 +32,10 @@ from strategies.inspection import (
     parts,
     peak,
     scales,
+    trust,
 )
 from strategies.mixing import BUCKET, MIXINGS, mixed
-from strategies.probation import Probation, Reply, rounds_of, without
+from strategies.probation import Probation, Reply, counting, rounds_of, trusted
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
 
@@ -71,8 +73,9 @@ class FedInspect(FedDetect):
 
     It draws on latents that no client can know (``strategies.draws``), and looks at generators alone: a configuration
     that averages discriminators too is refused. Losses count only as violations, when they are not finite or absurd: a
-    client that lies about them gains nothing. Track record and decay are those of the calibrated FedDetect; updates are
-    on probation (``strategies.probation``).
+    client that lies about them gains nothing. Track record and decay are those of the calibrated FedDetect; beside
+    them nobody has its whole share who stands out (``trust``), no update counts beyond BOUND, and all are on probation
+    (``strategies.probation``).
     """
 
     def __init__(self, brief: Brief) -> None:
@@ -85,19 +88,28 @@ class FedInspect(FedDetect):
         self.seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.probation = Probation(self.current, rounds_of(self.rounds))
 
+    @property
+    def bound(self) -> float:
+        return self.config.defence.bound or BOUND
+
     def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
-        """Who is flagged, once weights may change, has no share in this round and the others that are on probation."""
-        weighing, bound = self.weigh(number, fits), self.config.defence.bound
-        caps = within(list(updates), bound) if bound else np.ones(len(fits))
+        """Long updates are cut first, so that what is averaged is what was drawn from. Whoever is trusted less has less
+        of this round and the others that are on probation; who is flagged, once weights may change, has nothing."""
+        cuts = within(list(updates), self.bound)
+        updates = updates * cuts[:, None]
+        weighing = self.weigh(number, [self._as_counted(*each) for each in zip(fits, updates, cuts, strict=True)])
+        trusts = weighing.trusts | dict.fromkeys(weighing.flagged if number > self.rule.warmup else (), 0.0)
         replies = {
-            fit.partition: Reply(np.asarray(update, np.float32), weighing.weights[fit.partition] * cap)
-            for fit, update, cap in zip(fits, updates, caps, strict=True)
+            fit.partition: Reply(np.asarray(update, np.float32), weighing.weights[fit.partition])
+            for fit, update in zip(fits, updates, strict=True)
         }
-        suspects = weighing.flagged if number > self.rule.warmup else ()
-        heard = without(replies, suspects)
-        self.probation = self.probation.after(replies, suspects)
-        left = {fit.partition: heard[fit.partition].share if fit.partition in heard else 0.0 for fit in fits}
-        return self.probation.model - self.current, replace(weighing, weights=left)
+        undone = self.probation.undone(trusts)
+        self.probation = self.probation.after(replies, trusts)
+        left = counting(trusted(replies, trusts))
+        return self.probation.model - self.current, replace(weighing, weights=left, undone=undone)
+
+    def _as_counted(self, fit: Fit, update: Vector, cut: float) -> Fit:
+        return fit if cut == 1 else replace(fit, arrays=self.layout.arrays(self.current + update))
 
     def counted(self, number: int) -> tuple[int, Vector]:
         return number - len(self.probation.pending), self.probation.settled
@@ -107,7 +119,11 @@ class FedInspect(FedDetect):
         for fit in fits:
             loss, seen = fit.metrics.get("g-loss"), evidence.get(fit.partition, math.nan)
             told.append(replace(fit, metrics={"peak": loss if loss is not None and violation(loss) else seen}))
-        return super().weigh(number, told)
+        weighing = super().weigh(number, told)
+        rounds = READINGS[self.rule.reading].rounds
+        known = zip([node.partition for node in self.nodes], self.standing.history, strict=True)
+        judged = ((partition, row) for partition, row in known if len(row) >= FEW_ROUNDS)
+        return replace(weighing, trusts={partition: trust(row[-rounds:]) for partition, row in judged})
 
     def _evidence(self, number: int, fits: Sequence[Fit]) -> dict[int, float]:
         """By partition, ``outstanding`` of this round; nothing of a client whose generator draws no finite images:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from fedsec.weights import Updates
 
+STEPS = 8
+"""Factors that are tried where what a rule leaves them falls without a bar: the largest, its half, and so on."""
 HALVINGS = 6
 """Halvings of the line search: the factor is found to a 64th of the largest one."""
 
@@ -26,7 +28,8 @@ class Insight:
     gives from the same model. ``critic``: (d,) which coordinates are a discriminator's. ``most``: the largest factor
     worth trying; ``caution``: the part of the factor found that they send. ``noticed``: whether their copy of the rule
     would flag one of them for what (m, d) they send, if they went on so. ``behaved``: (m, d) deltas -> those of
-    generators that draw as ``clean``'s first on the latents they expect.
+    generators that draw as ``clean``'s first on the latents they expect. ``counts``: what part of (m, d) they send
+    their copy of the rule would put into the model, over their part among equals, if they went on so.
     """
 
     own: Updates
@@ -36,6 +39,7 @@ class Insight:
     caution: float
     noticed: Callable[[Updates], bool]
     behaved: Callable[[Updates], Updates]
+    counts: Callable[[Updates], float]
 
 
 def latent_conditional(insight: Insight) -> Updates:
@@ -66,6 +70,19 @@ def below_the_bar(insight: Insight) -> Updates:
         middle = (low + high) / 2
         low, high = (low, middle) if insight.noticed(sent(middle)) else (middle, high)
     return sent(insight.caution * low)
+
+
+def best_share(insight: Insight) -> Updates:
+    """Clean update + t (poisoned - clean), with the t in (0, ``most``] of which most is left: t times ``counts``.
+
+    A clean update where nothing is left of any."""
+
+    def sent(t: float) -> Updates:
+        return np.asarray(insight.clean + t * (insight.own - insight.clean))
+
+    factors = [insight.most / 2**step for step in range(STEPS)]
+    gains = [t * insight.counts(sent(t)) for t in factors]
+    return sent(factors[int(np.argmax(gains))] if max(gains) > 0 else 0.0)
 
 
 def sleeper(insight: Insight) -> Updates:
@@ -103,6 +120,12 @@ KNOWING: dict[str, Knowing] = {
     "below-the-bar": Knowing(
         below_the_bar,
         "send their honest update and as much of the way to the poisoned one as their copy of the rule lets pass",
+        "the rule's code and constants; for the other clients they take honest trainings on halves of their own images",
+    ),
+    "best-share": Knowing(
+        best_share,
+        "send their honest update and so much of the way to the poisoned one that most of it is left when their copy "
+        "of the rule has cut and weighed it",
         "the rule's code and constants; for the other clients they take honest trainings on halves of their own images",
     ),
     "sleeper": Knowing(

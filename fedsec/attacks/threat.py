@@ -56,11 +56,11 @@ def _when(attack: Attack) -> list[str]:
     """A line on the rounds and classes they choose, where it is not all of them."""
     told = []
     if attack.start < 0:
-        told.append("in the last round alone" if attack.start == -1 else f"in the last {-attack.start} rounds alone")
+        told.append(_from_the_end(attack))
     elif attack.start > 1:
         told.append(f"from round {attack.start} on")
-    if attack.stop:
-        told.append(f"to round {attack.stop}")
+    if attack.stop > 0 or attack.stop < 0 <= attack.start:
+        told.append(f"to round {attack.stop}" if attack.stop > 0 else f"until {-attack.stop - 1} rounds are to come")
     if attack.period > 1:
         told.append(f"in one round of {attack.period}")
     if attack.ramp:
@@ -68,3 +68,11 @@ def _when(attack: Attack) -> list[str]:
     if attack.class_ >= 0:
         told.append(f"with images of class {attack.class_} alone")
     return [f"attack {', '.join(told)}, and are honest otherwise; they know the number of the round"] if told else []
+
+
+def _from_the_end(attack: Attack) -> str:
+    """Of a start that is counted from the end, and a stop that is too."""
+    if attack.stop < 0:
+        last = f" until {-attack.stop - 1} are" if attack.stop != attack.start else " alone"
+        return f"when {-attack.start - 1} rounds are to come{last}"
+    return "in the last round alone" if attack.start == -1 else f"in the last {-attack.start} rounds alone"

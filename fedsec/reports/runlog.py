@@ -115,22 +115,18 @@ class RunLog:
         flags: Sequence[int] = (),
         suspicion: Mapping[int, float] | None = None,
         evidence: Mapping[int, float] | None = None,
+        undone: Mapping[int, int] | None = None,
         dropped: Sequence[Dropped] = (),
         seconds: float,
     ) -> None:
         """One aggregated round, by partition: losses of the generator (epoch mean, last batch, first steps) and
-        discriminator; what the defence read (``evidence``), made of it (``suspicion``) and did (flags, weights)."""
+        discriminator; what the defence read (``evidence``), made of it (``suspicion``) and did (flags, weights, and how
+        many earlier updates of a client it took out again: ``undone``)."""
         gone = [{"partition": d.partition, "site": d.site, "reason": d.reason} for d in dropped]
         self._append(
             {"event": "round", "arm": arm, "seed": seed, "round": round, "losses": losses, "last": last}
-            | {
-                "d_losses": d_losses,
-                "first": first or {},
-                "weights": weights,
-                "flags": flags,
-                "suspicion": suspicion or {},
-                "evidence": evidence or {},
-            }
+            | {"d_losses": d_losses, "first": first or {}, "weights": weights, "flags": flags}
+            | {"suspicion": suspicion or {}, "evidence": evidence or {}, "undone": undone or {}}
             | {"dropped": gone, "seconds": seconds}
         )
 

@@ -20,10 +20,16 @@ from fedsec.types import Arrays, Images
 from fedsec.weights import Updates
 
 
-def insight(noticed: Callable[[Updates], bool] = lambda sent: False, seed: int = 0, caution: float = 1.0) -> Insight:
+def insight(
+    noticed: Callable[[Updates], bool] = lambda sent: False,
+    seed: int = 0,
+    caution: float = 1.0,
+    counts: Callable[[Updates], float] | None = None,
+) -> Insight:
     rng = np.random.default_rng(seed)
     own, clean = rng.normal(size=(2, 2, 12))
-    return Insight(own, clean, np.arange(12) >= 8, 4.0, caution, noticed, lambda deltas: deltas / 2)
+    counts = counts or (lambda sent: 1.0)
+    return Insight(own, clean, np.arange(12) >= 8, 4.0, caution, noticed, lambda deltas: deltas / 2, counts)
 
 
 def test_the_tables_are_what_a_configuration_may_name() -> None:
@@ -80,6 +86,18 @@ def test_a_sleeper_sends_the_mark_times_the_factor_beside_an_honest_update() -> 
 def test_below_the_bar_is_honest_where_everything_is_flagged() -> None:
     given = insight(lambda sent: True)
     np.testing.assert_array_equal(KNOWING["below-the-bar"].craft(given), given.clean)
+
+
+def test_best_share_is_the_factor_of_which_most_is_left_and_honest_where_nothing_is() -> None:
+    """A rule without a bar: what counts falls with the square of the way; t times that is most at t = 1."""
+    given = insight()
+    unit = np.linalg.norm(given.own - given.clean)
+
+    def counts(sent: Updates) -> float:
+        return float(1 / (1 + (np.linalg.norm(sent - given.clean) / unit) ** 2))
+
+    np.testing.assert_allclose(KNOWING["best-share"].craft(insight(counts=counts)), given.own)
+    np.testing.assert_array_equal(KNOWING["best-share"].craft(insight(counts=lambda sent: 0.0)), given.clean)
 
 
 def test_a_behaving_generator_draws_clean_means_where_it_is_expected_and_stays_itself_elsewhere() -> None:

@@ -24,6 +24,8 @@ def rounds(attack: Attack, count: int = 10) -> list[int]:
         (Attack(start=-3), [8, 9, 10]),
         (Attack(start=-30), list(range(1, 11))),
         (Attack(stop=2), [1, 2]),
+        (Attack(start=-4, stop=-4), [7]),
+        (Attack(start=2, stop=-8), [2, 3]),
         (Attack(period=3), [1, 4, 7, 10]),
         (Attack(start=2, stop=7, period=3), [2, 5]),
     ],
@@ -73,5 +75,8 @@ def test_who_chooses_rounds_or_classes_says_so() -> None:
     ):
         assert part in when
     assert "from round 30 on, to round 35" in threat(Attack("patch", start=30, stop=35))[1]
+    assert "when 6 rounds are to come alone" in threat(Attack("patch", start=-7, stop=-7))[1]
+    assert "when 6 rounds are to come until 2 are" in threat(Attack("patch", start=-7, stop=-3))[1]
+    assert "from round 2 on, until 2 rounds are to come" in threat(Attack("patch", start=2, stop=-3))[1]
     assert "in the last round alone" in threat(Attack(update="scale", start=-1))[1]
     assert threat(Attack(start=3)) == [], "nobody attacks"

@@ -27,6 +27,8 @@ def changed(module: str, old: str, new: str) -> Read:
     ("module", "old", "new", "of"),
     [
         ("inspection", "WINDOW = 20", "WINDOW = 21", {"fed-inspect"}),
+        ("inspection", "BOUND = 1.0", "BOUND = 1.5", {"fed-inspect"}),
+        ("probation", "MOST = 2.0", "MOST = 3.0", {"fed-inspect"}),
         ("inspection", 'GAINS = ("sharp", "odd")', 'GAINS = ("sharp",)', {"fed-inspect"}),
         ("inspection", "(means - means[..., ::-1]) / 2", "(means - means[..., ::-1]) / 3", {"fed-inspect"}),
         ("draws", "INSPECTED = 64", "INSPECTED = 63", {"fed-inspect"}),
