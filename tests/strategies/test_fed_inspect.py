@@ -18,7 +18,7 @@ TINY = {"data.count": 160, "split.clients": 4, "gan.width": 4, "gan.latent": 8, 
 
 def cell(folder: Path, **settings: object) -> Federation:
     flat = {**TINY, "defence.name": "fed-inspect", **{k.replace("__", "."): v for k, v in settings.items()}}
-    return federation(RunConfig.from_flat(flat), 0, folder)  # type: ignore[arg-type]
+    return federation(RunConfig.from_flat(flat), 0, folder)
 
 
 def told(found: Federation, lengths: list[float], seed: int = 0) -> list[Fit]:
