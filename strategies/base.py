@@ -63,8 +63,7 @@ class Weighing:
     where shares have a cap).
 
     ``evidence``: what it read of each client, as reported; ``suspicion``: what it made of that. ``undone``: how many
-    earlier updates of a client were taken out again; ``trusts``: what part of its share each is left (1 where nothing
-    is said), before they are scaled to their sum.
+    earlier updates of a client were taken out again.
     """
 
     weights: dict[int, float]
@@ -72,12 +71,10 @@ class Weighing:
     suspicion: dict[int, float] = field(default_factory=dict)
     evidence: dict[int, float] = field(default_factory=dict)
     undone: dict[int, int] = field(default_factory=dict)
-    trusts: dict[int, float] = field(default_factory=dict)
 
     def share(self, partition: int) -> float:
-        """What a client counts in the end where its part of the share is ``trusts``'."""
-        told = {p: weight * self.trusts.get(p, 1.0) for p, weight in self.weights.items()}
-        return told.get(partition, 0.0) / (sum(told.values()) or 1.0)
+        """What a client weighs, of what all weigh."""
+        return self.weights.get(partition, 0.0) / (sum(self.weights.values()) or 1.0)
 
 
 class TrainOnly(Strategy):

@@ -25,7 +25,6 @@ Pure functions; sampling is the strategy's. Ours; related: discriminator-respons
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -54,12 +53,6 @@ BOUND = 1.0
 make lengths alike: 0.75 to 1.25 among honest clients (lesions, seeds 0 and 1, 24 rounds), so nobody honest loses much.
 With 1.25 one scaled update left a mark of 0.015 of a full stamp's strength at both seeds, which no test of a round
 alone told from honest rounds."""
-SLACK = 0.4
-"""Logarithm of how far out nothing is lost yet. Nine in ten honest client-rounds of recorded runs are below (lesions,
-seeds 0 and 1). Without it who has lost a little stands out more for it: of four honest clients two fell to a tenth of
-the weights and one was flagged (seed 0, POWER 2)."""
-POWER = 3.0
-"""What is beyond SLACK costs a share so many times, as a power."""
 NOTHING = 1e-6
 """A peak that is none, in units of the image range: added to each, so that equal clients have a ratio."""
 
@@ -162,13 +155,6 @@ def outstanding(peaks: Array, powers: Sequence[float] = (1.0,), divisors: Sequen
     part's ratios raised to its power and divided by its divisor (``scales``)."""
     ratios = (peaks + NOTHING) / (np.median(peaks, axis=0) + NOTHING)
     return np.asarray((ratios ** np.array(powers) / np.array(divisors)).max(axis=1), np.float64)
-
-
-def trust(stands_out: Sequence[float]) -> float:
-    """In (0, 1]: how much a client counts, from by how much it stood out in its last rounds (logarithms of
-    ``outstanding`` less the median client's). 1 up to SLACK or for who is not known, then ever less without a step."""
-    beyond = math.fsum(stands_out) / len(stands_out) - SLACK if stands_out else 0.0
-    return math.exp(-POWER * max(0.0, beyond))
 
 
 def _local(energy: Array) -> Array:

@@ -2,8 +2,8 @@
 
 Whoever is found out after a while has by then moved the model, and whoever comes in the last rounds is never found out.
 So the last rounds' updates are kept by client. They are in the model that is sent out, or nobody could train on; but
-whoever is trusted less now counts less in all of them, not in this one alone, who is flagged in none, and what is
-released is the model before them. Its price is that the released model is so many rounds behind.
+whoever is flagged counts in none of them, not in this round alone, and what is released is the model before them. Its
+price is that the released model is so many rounds behind.
 
 Ours; undoing what a client sent after it was found out: FedRecover (Cao et al. 2023), which estimates anew what the
 others would have sent. Here it is not: they trained on a model that had the attacker's last updates in it, and what
@@ -12,7 +12,7 @@ they did against those stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,13 +35,13 @@ def rounds_of(total: int) -> int:
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's update (d,), its share of its round, and the least that it was trusted since, in [0, 1].
+    """One client's update (d,), its share of its round, and whether it counts still: nobody who was flagged since.
 
     Shares are in [0, 1], their sum over a round at most 1."""
 
     update: Vector
     share: float
-    trust: float = 1.0
+    counts: bool = True
 
 
 Row = Mapping[int, Reply]
@@ -62,33 +62,33 @@ class Probation:
         """The settled model with what is pending: what clients go on from."""
         return np.asarray(self.settled + sum(map(moved, self.pending)), np.float64)
 
-    def after(self, replies: Row, trusts: Mapping[int, float]) -> Probation:
-        """With one round more, after which clients are trusted so much (1 where nothing is said): what they lose in all
-        pending rounds, this one included, goes to the others of each. The oldest is settled when there are too many."""
-        pending = [trusted(row, trusts) for row in (*self.pending, replies)]
+    def after(self, replies: Row, flagged: Collection[int]) -> Probation:
+        """With one round more, after which clients are ``flagged``: what they lose in all pending rounds, this one
+        included, goes to the others of each. The oldest is settled when there are too many."""
+        pending = [without(row, flagged) for row in (*self.pending, replies)]
         settled = self.settled
         while len(pending) > self.rounds:
             settled = settled + moved(pending.pop(0))
         return replace(self, settled=settled, pending=tuple(pending))
 
-    def undone(self, trusts: Mapping[int, float]) -> dict[int, int]:
-        """Client -> how many of its pending updates would be taken out whole that counted until now."""
-        lost = [c for row in self.pending for c, reply in row.items() if reply.trust > 0 and trusts.get(c, 1.0) == 0]
+    def undone(self, flagged: Collection[int]) -> dict[int, int]:
+        """Client -> how many of its pending updates would be taken out that counted until now."""
+        lost = [c for row in self.pending for c, reply in row.items() if reply.counts and c in flagged]
         return {client: lost.count(client) for client in sorted({*lost})}
 
 
-def trusted(row: Row, trusts: Mapping[int, float]) -> dict[int, Reply]:
-    """Nobody is trusted more than before: what an update was once suspected of stays with it."""
-    return {c: replace(reply, trust=min(reply.trust, trusts.get(c, 1.0))) for c, reply in row.items()}
+def without(row: Row, flagged: Collection[int]) -> dict[int, Reply]:
+    """An update that was taken out once stays out."""
+    return {c: replace(reply, counts=reply.counts and c not in flagged) for c, reply in row.items()}
 
 
 def counting(row: Row) -> dict[int, float]:
-    """What each reply counts: share times trust, scaled to the same sum, at most MOST equal shares; 0 where nobody who
-    has a share is trusted."""
+    """What each reply counts: its share, scaled to the same sum without those who do not count, at most MOST equal
+    shares; 0 where nobody who has a share counts."""
     total = sum(reply.share for reply in row.values())
-    rest = sum(reply.share * reply.trust for reply in row.values())
+    rest = sum(reply.share for reply in row.values() if reply.counts)
     scale = total / rest if rest > 0 else 0.0
-    return {c: min(reply.share * reply.trust * scale, MOST / len(row)) for c, reply in row.items()}
+    return {c: min(reply.share * reply.counts * scale, MOST / len(row)) for c, reply in row.items()}
 
 
 def moved(row: Row) -> Vector:

@@ -19,7 +19,7 @@ from strategies.base import Brief, RoundStrategy, Weighing
 from strategies.calibration import FEWEST
 from strategies.detection import Standing, judge, rule_of
 from strategies.draws import Inspector, public_latents, secret_latents
-from strategies.evidence import FEW_ROUNDS, READINGS, violation
+from strategies.evidence import READINGS, violation
 from strategies.geometry import within
 from strategies.inspection import (
     BOUND,
@@ -32,10 +32,9 @@ from strategies.inspection import (
     parts,
     peak,
     scales,
-    trust,
 )
 from strategies.mixing import BUCKET, MIXINGS, mixed
-from strategies.probation import Probation, Reply, counting, rounds_of, trusted
+from strategies.probation import Probation, Reply, counting, rounds_of, without
 from strategies.reducers import NEEDS, REDUCERS, Situation
 from strategies.root import Root
 
@@ -74,8 +73,7 @@ class FedInspect(FedDetect):
     It draws on latents that no client can know (``strategies.draws``), and looks at generators alone: a configuration
     that averages discriminators too is refused. Losses count only as violations, when they are not finite or absurd: a
     client that lies about them gains nothing. Track record and decay are those of the calibrated FedDetect; beside
-    them nobody has its whole share who stands out (``trust``), no update counts beyond BOUND, and all are on probation
-    (``strategies.probation``).
+    them no update counts beyond BOUND, and all are on probation (``strategies.probation``).
     """
 
     def __init__(self, brief: Brief) -> None:
@@ -93,19 +91,19 @@ class FedInspect(FedDetect):
         return self.config.defence.bound or BOUND
 
     def combine(self, number: int, fits: Sequence[Fit], updates: Updates) -> tuple[Vector, Weighing]:
-        """Long updates are cut first, so that what is averaged is what was drawn from. Whoever is trusted less has less
-        of this round and the others that are on probation; who is flagged, once weights may change, has nothing."""
+        """Long updates are cut first, so that what is averaged is what was drawn from. Who is flagged, once weights may
+        change, has nothing of this round and of the others that are on probation."""
         cuts = within(list(updates), self.bound)
         updates = updates * cuts[:, None]
         weighing = self.weigh(number, [self._as_counted(*each) for each in zip(fits, updates, cuts, strict=True)])
-        trusts = weighing.trusts | dict.fromkeys(weighing.flagged if number > self.rule.warmup else (), 0.0)
+        flagged = weighing.flagged if number > self.rule.warmup else ()
         replies = {
             fit.partition: Reply(np.asarray(update, np.float32), weighing.weights[fit.partition])
             for fit, update in zip(fits, updates, strict=True)
         }
-        undone = self.probation.undone(trusts)
-        self.probation = self.probation.after(replies, trusts)
-        left = counting(trusted(replies, trusts))
+        undone = self.probation.undone(flagged)
+        self.probation = self.probation.after(replies, flagged)
+        left = counting(without(replies, flagged))
         return self.probation.model - self.current, replace(weighing, weights=left, undone=undone)
 
     def _as_counted(self, fit: Fit, update: Vector, cut: float) -> Fit:
@@ -119,11 +117,7 @@ class FedInspect(FedDetect):
         for fit in fits:
             loss, seen = fit.metrics.get("g-loss"), evidence.get(fit.partition, math.nan)
             told.append(replace(fit, metrics={"peak": loss if loss is not None and violation(loss) else seen}))
-        weighing = super().weigh(number, told)
-        rounds = READINGS[self.rule.reading].rounds
-        known = zip([node.partition for node in self.nodes], self.standing.history, strict=True)
-        judged = ((partition, row) for partition, row in known if len(row) >= FEW_ROUNDS)
-        return replace(weighing, trusts={partition: trust(row[-rounds:]) for partition, row in judged})
+        return super().weigh(number, told)
 
     def _evidence(self, number: int, fits: Sequence[Fit]) -> dict[int, float]:
         """By partition, ``outstanding`` of this round; nothing of a client whose generator draws no finite images:

@@ -10,7 +10,7 @@ import pytest
 from experiments.adaptive import Federation, federation
 from fedsec.config import RunConfig
 from fedsec.types import Arrays, Fit, Images
-from strategies.inspection import BOUND, trust
+from strategies.inspection import BOUND
 from strategies.sleeves import FedInspect
 
 TINY = {"data.count": 160, "split.clients": 4, "gan.width": 4, "gan.latent": 8, "train.rounds": 12}
@@ -49,26 +49,22 @@ def test_what_is_averaged_is_what_was_drawn_from_a_long_update_cut_to_the_bound(
     np.testing.assert_allclose(strategy.current - before, updates.mean(axis=0), atol=1e-6)
 
 
-def test_who_stands_out_a_little_loses_a_little_of_this_round_and_of_those_on_probation(
+def test_who_stands_out_a_little_keeps_its_share_and_who_is_flagged_loses_what_is_on_probation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Shares that fall with suspicion drove an honest hospital out: who counts less stands out more for it."""
     found = cell(tmp_path)
     strategy = found.strategy
     assert isinstance(strategy, FedInspect)
     stands_out = {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}
     monkeypatch.setattr(FedInspect, "_evidence", lambda self, number, fits: dict(stands_out))
     for number in range(1, 7):
-        alike = strategy._step(number, told(found, [1.0] * 4, number))
-    assert set(alike.weights.values()) == {0.25}
+        strategy._step(number, told(found, [1.0] * 4, number))
     stands_out[0] = 1.7
     for number in (7, 8):
         last = strategy._step(number, told(found, [1.0] * 4, number))
-    left = trust([np.log(1.7)] * 2)
-    assert 0.2 < left < 1
-    assert last.weights[0] == pytest.approx(left / (3 + left), rel=1e-3)
     assert last.flagged == ()
-    row = strategy.probation.pending[0]
-    assert [row[i].trust for i in range(4)] == pytest.approx([left, 1, 1, 1], rel=1e-3), "an earlier round, too"
+    assert set(last.weights.values()) == {0.25}
     stands_out[0] = 30.0
     for number in (9, 10, 11):
         last = strategy._step(number, told(found, [1.0] * 4, number))

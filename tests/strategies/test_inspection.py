@@ -20,7 +20,6 @@ from strategies.evidence import FEW_ROUNDS, READINGS, smoothed
 from strategies.inspection import (
     MARK,
     PARTS,
-    SLACK,
     SPANS,
     WINDOW,
     Array,
@@ -36,7 +35,6 @@ from strategies.inspection import (
     persistence,
     scales,
     sharp,
-    trust,
 )
 
 RECORDED = Path(__file__).parents[2] / "docs/results/evidence"
@@ -295,16 +293,6 @@ def test_beside_marks_the_other_parts_have_a_handicap() -> None:
     np.testing.assert_allclose(told, [1, 2**2.3, 1, 1], rtol=1e-4)
     np.testing.assert_allclose(outstanding(peaks[:, :1], *scales(("whole",))), [2, 1, 1, 1], rtol=1e-4)
     assert READINGS[MARK].rounds < READINGS["peak"].rounds
-
-
-def test_trust_falls_without_a_step_from_where_honest_clients_are() -> None:
-    values = np.linspace(-2, 3, 501)
-    found = np.array([trust([value]) for value in values])
-    assert (found[values <= SLACK] == 1).all()
-    assert (np.diff(found[values > SLACK]) < 0).all()
-    assert np.abs(np.diff(found)).max() < 0.04
-    assert trust([]) == 1
-    assert trust([0.0, 2 * SLACK]) == trust([SLACK]) == 1, "the mean of its last rounds"
 
 
 def test_recorded_attackers_that_know_of_peaks_are_flagged_by_their_marks_and_hardly_anybody_else() -> None:
