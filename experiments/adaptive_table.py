@@ -17,7 +17,7 @@ TIMES = 2.0
 """At most so many times the images that the oracle's model has the trigger in: the aim."""
 FLOOR = 0.003
 """What an oracle's rate of 0 counts as: none of 1000 images leaves up to 3 in 1000 at 95 %."""
-CHOSEN = "lesions, iid, seeds 0, 1"
+CHOSEN = "lesions, iid, seeds 0, 1; radiographs, iid, seed 3"
 """What the rule was chosen on."""
 HONEST = 0.01
 """Largest share of honest client-rounds that are flagged: the aim."""
