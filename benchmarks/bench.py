@@ -24,9 +24,9 @@ from benchmarks.federated import FederatedRun, run_federated
 from benchmarks.messages import noop_seconds
 from benchmarks.pool import run_pool
 from benchmarks.workload import FULL, QUICK, TIMED, Scale, workload
-from fedsec import launch
 from fedsec.errors import FedsecError, RunError
-from fedsec.runs import run_folder, versions
+from fedsec.run.machine import resources, visible_gpus
+from fedsec.run.plan import run_folder, versions
 
 BENCH = Path(__file__).resolve().parents[1] / "BENCH.json"
 
@@ -86,7 +86,7 @@ def measure(scale: Scale, folder: Path) -> list[Figure]:
     figures = [*ratio(walls), first_step(first_steps), *cold_figures(cold)]
     for figure in figures:
         print(figure, flush=True)
-    workers = launch.resources(workload(scale, out=folder, cache=folder, name="x"), clients=4, cells=2).workers
+    workers = resources(workload(scale, out=folder, cache=folder, name="x"), clients=4, cells=2).workers
     for clients, rounds in scale.noop.items():
         _tell(f"{clients} no-op clients")
         seconds = noop_seconds(clients, rounds, workers=workers, folder=folder / f"noop-{clients}")
@@ -130,7 +130,7 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "cpu": models[0] if models else platform.processor(),
         "memory_bytes": total[0] if total else None,
-        "gpus": launch.visible_gpus(),
+        "gpus": visible_gpus(),
         "load_at_start": os.getloadavg()[0],
         "system": platform.platform(),
         "versions": versions(),
@@ -154,7 +154,7 @@ def _demand_same_work(federated: Path, bare: Path) -> None:
     """
     from safetensors.numpy import load_file
 
-    if launch.visible_gpus():
+    if visible_gpus():
         return
     for arm in TIMED:
         one, other = (load_file(folder / f"generator-{arm}-0.safetensors") for folder in (federated, bare))

@@ -15,9 +15,10 @@ from typing import Any
 from benchmarks.processes import Family
 from benchmarks.workload import TIMED
 from fedsec.config import RunConfig
+from fedsec.config.toml import write_config
 from fedsec.errors import RunError
-from fedsec.reports.runlog import EVENTS
-from fedsec.runs import run_folder, write_config
+from fedsec.log.runlog import EVENTS
+from fedsec.run.plan import run_folder
 
 LOOK = 0.02
 """Seconds between two looks at the run log: the error of every time below."""

@@ -36,7 +36,7 @@ def capture(folder: Path, *, network: str, size: int, norm: str) -> None:
     from clients.classifier import ClassifierClient
     from fedsec.datasets.phantom import draw
     from fedsec.models.networks import new_network
-    from fedsec.models.training import network_arrays
+    from fedsec.models.state import network_arrays
     from fedsec.probes.view import Recipe
     from fedsec.types import Rows
 

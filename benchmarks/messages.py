@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fedsec import launch
+from fedsec.config.toml import toml_scalar
 from fedsec.errors import RunError
-from fedsec.runs import toml_scalar
+from fedsec.run import launch
+from fedsec.run.machine import Resources
 
 APP = Path(__file__).parent / "noop"
 
@@ -20,7 +21,7 @@ def noop_seconds(clients: int, rounds: int, *, workers: int, folder: Path) -> li
     """
     folder.mkdir(parents=True)
     out, log = folder / "seconds.json", folder / launch.LOG
-    plan = launch.Resources(nodes=clients, workers=workers, gpus=0, gpu_share=0.0)
+    plan = Resources(nodes=clients, workers=workers, gpus=0, gpu_share=0.0)
     settings = f"clients={clients} rounds={rounds} megabytes=1 out={toml_scalar(str(out))}"
     launch.run(folder, plan, app=APP, run_config=settings)
     if not out.is_file():

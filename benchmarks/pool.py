@@ -22,18 +22,20 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-import clients
 from benchmarks.workload import TIMED, WARM
-from fedsec import launch
+from clients import index
 from fedsec.config import Data, RunConfig, Split
+from fedsec.config.toml import flatten, write_config
 from fedsec.datasets import load
 from fedsec.datasets import partition as divide
+from fedsec.defences.reducers import mean
 from fedsec.errors import RunError
-from fedsec.models.training import network_arrays, new_pair, spec
-from fedsec.runs import flatten, run_folder, write_config
+from fedsec.models.gan.steps import new_pair, spec
+from fedsec.models.state import network_arrays
+from fedsec.run import machine
+from fedsec.run.plan import run_folder
 from fedsec.types import Arrays, Rows
 from fedsec.weights import Layout, generator_arrays, shared_arrays
-from strategies.reducers import mean
 
 SEED = 0
 
@@ -75,7 +77,7 @@ def run_pool(config: RunConfig) -> float:
 def main(settings: str, out: str) -> None:
     """Every cell once: the warm-up cells of all lanes, then the timed ones, one thread of this process a lane."""
     config = RunConfig.from_flat(flatten(tomllib.loads(Path(settings).read_text(encoding="utf-8"))))
-    plan = launch.resources(config, clients=config.split.clients, cells=len(WARM + TIMED))
+    plan = machine.resources(config, clients=config.split.clients, cells=len(WARM + TIMED))
     device = "cuda" if plan.gpus else "cpu"
     with (
         multiprocessing.get_context("spawn").Pool(plan.workers) as pool,
@@ -118,7 +120,7 @@ def answer(call: Call) -> tuple[Arrays, Arrays]:
 
     torch.set_num_threads(1)
     rows, classes = _rows(call.config.data, call.config.split, call.partition)
-    client = clients.build(
+    client = index.build(
         call.config,
         rows,
         partition=call.partition,

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedsec.defences.mixing import MIXINGS, mixed
+from fedsec.defences.reducers import REDUCERS, Situation
 from fedsec.seeds import stream
-from strategies.mixing import MIXINGS, mixed
-from strategies.reducers import REDUCERS, Situation
 
 KIB = 1 if sys.platform == "darwin" else 1024
 """Bytes in a unit of ``ru_maxrss``."""

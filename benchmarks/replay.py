@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedsec.config import RunConfig
-from fedsec.models.learner import GanLearner, RecordedGanLearner
-from fedsec.models.training import device_of
+from fedsec.models.gan.learner import GanLearner, RecordedGanLearner
+from fedsec.models.state import device_of
 from fedsec.types import Rows
 
 IMAGES = 340

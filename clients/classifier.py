@@ -13,7 +13,7 @@ from torch import nn
 
 from fedsec.images import to_images
 from fedsec.models.networks import new_network
-from fedsec.models.training import load_network, network_arrays
+from fedsec.models.state import load_network, network_arrays
 from fedsec.privacy.protection import parsed
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.seeds import stream

@@ -9,7 +9,7 @@ from flwr.common.typing import NDArrays, Scalar
 
 from fedsec.config import RunConfig
 from fedsec.images import mirrored
-from fedsec.models.learner import new_learner
+from fedsec.models.gan.learner import new_learner
 from fedsec.privacy.noise import client_side
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows

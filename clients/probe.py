@@ -17,14 +17,13 @@ from torch import nn
 
 from clients.classifier import ClassifierClient
 from fedsec.datasets.public import prior_image
-from fedsec.errors import ReplyError
+from fedsec.errors import ProbeError, ReplyError
 from fedsec.images import to_images
 from fedsec.metrics.iip import pixels
 from fedsec.metrics.similarity import placed, rdlv
 from fedsec.probes.audit import ATTACKS, Means
 from fedsec.probes.batchnorm import (
     Moments,
-    ProbeError,
     moment_likelihood,
     noise_gain,
     recovered,

@@ -1,4 +1,4 @@
-"""The command line: ``fedsec run | matrix | report | rescore | data | config | doctor``."""
+"""The command line: ``fedsec run | matrix | report | table | rescore | data | config | doctor``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,12 +17,17 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsec.config import RunConfig, meanings
+from fedsec.config.files import absolute, parse_settings, read_experiment
+from fedsec.config.toml import CONFIG, write_config
 from fedsec.errors import ConfigError, FedsecError, all_at_once
-from fedsec.experiment import absolute, parse_settings, read_experiment
-from fedsec.runs import CLIENTS, CONFIG, Plan, plan_run, with_clients, write_config
-from strategies.versions import rules
+from fedsec.run import machine
+from fedsec.run.app import experiment
+from fedsec.run.plan import CLIENTS, Plan, plan_run, with_clients
+from fedsec.run.versions import rules
 
 OUT = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+TABLES = ("scores", "flags", "price", "matrix", "watched", "epsilons")
+"""Modules of ``fedsec.reports.markdown``."""
 RESCORING = {"measure.fid-weights", "data.source", "data.cache", "speed.device"}
 """What may differ when a run is scored again."""
 ERR = Console(stderr=True, soft_wrap=True)
@@ -31,14 +36,15 @@ ERR = Console(stderr=True, soft_wrap=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a run failed or the input cannot be used, 2 wrong words, 130 interrupted."""
     parser = _parser()
-    options, rest = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    options, rest = parser.parse_known_args(words[:1] if words[:1] == ["table"] else words)
     if [word for word in rest if word.startswith("-")] or (rest and not hasattr(options, "settings")):
         parser.error(f"unknown words: {' '.join(rest)}")
     if rest:
         options.settings = [*options.settings, *rest]
     try:
         with _interruptible():
-            return int(options.command(options))
+            return _table_of(words[1:]) if options.command is _table_of else int(options.command(options))
     except FedsecError as error:
         ERR.print(f"fedsec: {error}", style="red", markup=False, highlight=False)
         return 1
@@ -78,7 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run an experiment and write its report")
-    run.add_argument("file", type=Path, help="experiment TOML, or the config.toml of an earlier run")
+    run.add_argument(
+        "file",
+        type=Path,
+        help="isic or another that is shipped, an experiment TOML, or a run's config.toml",
+    )
     run.add_argument("settings", nargs="*", metavar="key=value", help="override any key ('fedsec config' lists them)")
     run.add_argument("--profile", default="", help="a table under [profiles] of the file, e.g. quick or full")
     run.add_argument("--dry-run", action="store_true", help="check settings and data, say what would run, run nothing")
@@ -99,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
 
+    table = commands.add_parser("table", help="a run or a matrix as Markdown tables and pictures", add_help=False)
+    table.set_defaults(command=_table_of)
+
     again = commands.add_parser("rescore", help="scores of a finished run anew, from the generators it kept")
     again.add_argument("folder", type=Path)
     again.add_argument("settings", nargs="*", metavar="key=value", help="measure.fid-weights=FILE, data.source=DIR")
@@ -118,11 +131,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fedsec import launch
-    from fedsec.models.exchange import rounds_of
-    from fedsec.progress import RunProgress
+    from fedsec.models.split_learning.exchange import rounds_of
+    from fedsec.reports.live import LiveReport
+    from fedsec.reports.page import REPORT
+    from fedsec.run import launch
+    from fedsec.run.progress import RunProgress
 
-    config = with_clients(read_experiment(options.file, options.profile, options.settings), CLIENTS)
+    config = with_clients(read_experiment(experiment(options.file), options.profile, options.settings), CLIENTS)
     plan = plan_run(config, rules=rules(), progress=OUT.is_terminal)
     todo = plan.todo
     _announce(plan, todo)
@@ -130,18 +145,26 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if todo:
         write_config(config, plan.folder)
-        needs = launch.resources(config, clients=plan.clients, cells=len(todo))
+        needs = machine.resources(config, clients=plan.clients, cells=len(todo))
         rounds = max(rounds_of(config.arm(arm)) for arm, _ in todo)
+        live = LiveReport(plan.folder, cells=todo, rounds=rounds)
+        OUT.print(f"report, drawn anew while the run goes on: {plan.folder / REPORT}", markup=False, highlight=False)
         with RunProgress(plan.folder, OUT, cells=todo, rounds=rounds) as progress:
-            launch.run(plan.folder, needs, watch=progress.refresh)
+
+            def watch() -> None:
+                progress.refresh()
+                live.look()
+
+            launch.run(plan.folder, needs, watch=watch)
     return _draw(plan.folder)
 
 
 def _matrix(options: argparse.Namespace) -> int:
-    from fedsec.matrix import read_matrix
-    from fedsec.matrix_run import draw, run_matrix
+    from fedsec.config.matrix import read_matrix
+    from fedsec.reports.matrix import draw
+    from fedsec.run.matrix import run_matrix
 
-    matrix = read_matrix(options.file, options.profile, options.settings)
+    matrix = read_matrix(experiment(options.file), options.profile, options.settings)
     kept = options.cells or Path(str(matrix.base["run.out"])) / f"{matrix.base['run.name']}-cells"
     if not options.report_only:
         run_matrix(matrix, kept, OUT, announce=_announce, dry=options.dry_run)
@@ -173,12 +196,21 @@ def _work(config: RunConfig) -> str:
     return f"{epochs} local epochs" if epochs else f"{config.train.steps} steps"
 
 
+def _table_of(words: Sequence[str]) -> int:
+    """``fedsec table WORDS [--as KIND]``: the words are those of the kind's own parser."""
+    parser = argparse.ArgumentParser(prog="fedsec table", add_help=False, allow_abbrev=False)
+    parser.add_argument("--as", dest="kind", default="scores", choices=TABLES)
+    options, rest = parser.parse_known_args(words)
+    import_module(f"fedsec.reports.markdown.{options.kind}").main(rest)
+    return 0
+
+
 def _report(options: argparse.Namespace) -> int:
     return _draw(options.folder)
 
 
 def _rescore(options: argparse.Namespace) -> int:
-    from strategies.rescore import rescore
+    from fedsec.run.rescore import rescore
 
     moved = [f"run.out={options.folder.resolve().parent}", f"run.name={options.folder.resolve().name}"]
     settings = parse_settings(options.settings)
@@ -195,46 +227,16 @@ def _draw(folder: Path) -> int:
     from fedsec.reports.page import write_report
     from fedsec.reports.results import write_results
     from fedsec.reports.risk import write_risk
+    from fedsec.reports.terminal import scores_table
 
     results = write_results(folder)
     page = write_report(folder)
     sheets = write_risk(folder)
-    _table(results)
+    OUT.print(scores_table(results))
     OUT.print(f"report: {page}", markup=False, highlight=False)
     if sheets:
         OUT.print(f"risk sheets, one a site: {sheets}", markup=False, highlight=False)
     return 0
-
-
-def _table(results: dict[str, Any]) -> None:
-    arms = results["arms"]
-    chosen = (
-        "auc",
-        "balanced-accuracy",
-        "accuracy-plain-off",
-        "accuracy-late-on",
-        "accuracy-late-off",
-        "fid",
-        "frechet-domain",
-        "kid",
-        "recall",
-        "trigger-rate",
-        "false-flag-rate",
-        "attacker-weight",
-    )
-    names = [name for name in chosen if any(name in scores for scores in arms.values())]
-    table = Table("arm", *names, title=Text(results["experiment"]))
-    for arm, scores in arms.items():
-        table.add_row(Text(arm), *[_cell(scores.get(name)) for name in names])
-    OUT.print(table)
-
-
-def _cell(score: dict[str, Any] | None) -> str:
-    if score is None or score["mean"] is None:
-        return "-"
-    low_high = score["ci95"]
-    spread = f" ± {(low_high[1] - low_high[0]) / 2:.2g}" if low_high and None not in low_high else ""
-    return f"{score['mean']:.4g}{spread}"
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -269,7 +271,7 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from fedsec.doctor import examine
+    from fedsec.run.doctor import examine
 
     findings = examine()
     for finding in findings:

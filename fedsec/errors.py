@@ -34,3 +34,11 @@ def all_at_once(kind: type[FedsecError], title: str, mistakes: Sequence[str]) ->
     if mistakes:
         lines = "".join(f"\n  - {mistake}" for mistake in mistakes)
         raise kind(f"{title} ({len(mistakes)} found):{lines}")
+
+
+class ProbeError(FedsecError):
+    """An update from which a probe cannot read what it is asked for."""
+
+
+class MetricError(FedsecError):
+    """A sample on which a score cannot be computed."""

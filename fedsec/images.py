@@ -11,7 +11,11 @@ from fedsec.types import Images, Pixels, Rows
 
 
 def to_images(pixels: Pixels) -> Images:
-    """Pixels (n, s, s, c) uint8 -> Images (n, c, s, s) float32 in [-1, 1]."""
+    """Pixels (n, s, s, c) uint8 -> Images (n, c, s, s) float32 in [-1, 1].
+
+    >>> to_images(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1)).ravel()
+    array([-1.,  1.], dtype=float32)
+    """
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 

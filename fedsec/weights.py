@@ -22,7 +22,11 @@ LARGEST = 1e6
 
 
 def travels(name: str, *, statistics: str) -> bool:
-    """Whether a state-dict entry is sent. Step counters never are; running statistics only when 'shared'."""
+    """Whether a state-dict entry is sent. Step counters never are; running statistics only when 'shared'.
+
+    >>> [travels(f"bn.{leaf}", statistics="local") for leaf in ("weight", "running_mean", "num_batches_tracked")]
+    [True, False, False]
+    """
     leaf = name.rsplit(".", 1)[-1]
     return leaf not in COUNTERS and (statistics == "shared" or leaf not in STATISTICS)
 

@@ -17,8 +17,8 @@ from fedsec.attacks.reports import REPORTS, middle
 from fedsec.attacks.updates import UPDATES, Known
 from fedsec.config import RunConfig
 from fedsec.errors import ReplyError
-from fedsec.records import Enrolled
-from fedsec.reports.record import Dropped
+from fedsec.flower.messages import Enrolled
+from fedsec.log.record import Dropped
 from fedsec.seeds import stream
 from fedsec.types import Fit, Vector
 from fedsec.weights import Layout, Updates

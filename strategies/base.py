@@ -13,27 +13,23 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsec.config import RunConfig
+from fedsec.defences.geometry import weighted_sum, within
+from fedsec.defences.reducers import mean
 from fedsec.errors import RunError
+from fedsec.flower.messages import Enrolled, Task, from_record, read_replies, task_message, to_record
+from fedsec.log.runlog import RunLog
 from fedsec.privacy.ledger import Try
 from fedsec.privacy.noise import cohort
 from fedsec.privacy.promises import lines_of
-from fedsec.records import Enrolled, Task, from_record, read_replies, task_message, to_record
-from fedsec.reports.runlog import RunLog
 from fedsec.seeds import stream
 from fedsec.types import Arrays, Dataset, Fit, Vector
 from fedsec.weights import Layout, Updates
 from strategies.adversary import Adversary
 from strategies.draws import Inspector
-from strategies.geometry import weighted_sum, within
-from strategies.reducers import mean
 from strategies.rehearsal import Rehearsal
 
 MOST_UNHEARD = 3
 """Rounds on end without one usable reply after which a cell is given up."""
-
-
-LOSS = {"gan": "g-loss", "classifier": "loss"}
-"""The loss of a client's reply that the log follows, by task."""
 
 
 @dataclass(frozen=True)
@@ -206,10 +202,8 @@ class RoundStrategy(TrainOnly):
             arm=self.arm,
             seed=self.seed,
             round=server_round,
-            losses={fit.partition: fit.metrics.get(LOSS[self.config.train.task], float("nan")) for fit in fits},
-            last={fit.partition: fit.metrics.get("g-loss-last", float("nan")) for fit in fits},
-            d_losses={fit.partition: fit.metrics.get("d-loss", float("nan")) for fit in fits},
-            first={fit.partition: fit.metrics.get("g-loss-first", float("nan")) for fit in fits},
+            heard=[fit.partition for fit in fits],
+            metrics=reported(fits),
             weights=weighing.weights,
             flags=list(weighing.flagged),
             suspicion=weighing.suspicion,
@@ -236,3 +230,9 @@ class RoundStrategy(TrainOnly):
     def counted(self, number: int) -> tuple[int, Vector]:
         """After round ``number``: the last round whose replies count in ``averaged``, this one, and the model then."""
         return number, self.current
+
+
+def reported(fits: Sequence[Fit]) -> dict[str, dict[int, float]]:
+    """Metric -> partition -> value, of all that replies report."""
+    names = dict.fromkeys(name for fit in fits for name in fit.metrics)
+    return {name: {fit.partition: fit.metrics[name] for fit in fits if name in fit.metrics} for name in names}

@@ -12,18 +12,18 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsec.config import RunConfig
+from fedsec.flower.messages import Enrolled, to_record
+from fedsec.log.runlog import RunLog
 from fedsec.metrics.panel import Panel
 from fedsec.privacy.ledger import Try
 from fedsec.privacy.promises import lines_of
-from fedsec.records import Enrolled, to_record
-from fedsec.reports.runlog import RunLog
-from fedsec.runs import Plan
+from fedsec.run.plan import Plan
 from fedsec.types import Arrays
 from strategies.base import Brief, RoundStrategy
-from strategies.classifiers import ClassifierObserver, new_classifier
-from strategies.generators import GeneratorObserver, new_generator
-from strategies.sleeves import STRATEGIES
-from strategies.splitting import SplitObserver, new_half, new_strategy
+from strategies.index import STRATEGIES
+from strategies.observers.classifiers import ClassifierObserver, new_classifier
+from strategies.observers.generators import GeneratorObserver, new_generator
+from strategies.observers.split_learning import SplitObserver, new_half, new_strategy
 
 ROUND_TIMEOUT = 3600.0
 """Seconds the server waits for the slowest client of a round."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedsec.config import RunConfig
-from fedsec.models.sampling import sample
+from fedsec.models.gan.sampling import sample
 from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Images, Labels
 from fedsec.weights import generator_arrays

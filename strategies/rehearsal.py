@@ -17,15 +17,15 @@ from fedsec.attacks.conditional import behave
 from fedsec.attacks.knowing import Insight
 from fedsec.config import Attack
 from fedsec.datasets import partition
+from fedsec.defences.geometry import within
+from fedsec.flower.messages import Enrolled
 from fedsec.images import mirrored
-from fedsec.models.learner import new_learner
-from fedsec.models.training import device_of
-from fedsec.records import Enrolled
+from fedsec.models.gan.learner import new_learner
+from fedsec.models.state import device_of
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Fit, Images, Rows, Vector
 from fedsec.weights import Layout, Updates, generator_arrays
 from strategies.draws import Inspector, public_latents
-from strategies.geometry import within
 
 if TYPE_CHECKING:
     from strategies.base import Brief, RoundStrategy, Weighing

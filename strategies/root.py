@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsec.models.learner import new_learner
-from fedsec.models.training import device_of
+from fedsec.models.gan.learner import new_learner
+from fedsec.models.state import device_of
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows, Vector
 from fedsec.weights import Layout

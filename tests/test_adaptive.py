@@ -1,4 +1,4 @@
-"""The arithmetic of experiments.adaptive; its cells train for minutes and are in docs/results/adaptive."""
+"""The arithmetic of studies.detection.adaptive; its cells train for minutes and are in docs/results/adaptive."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.adaptive import MATRIX, arranged, begins, branched, counted, federation
 from fedsec.attacks.knowing import KNOWING
 from fedsec.config import RunConfig
-from fedsec.matrix import read_matrix
+from fedsec.config.matrix import read_matrix
 from strategies.base import Weighing
+from studies.detection.adaptive import MATRIX, arranged, begins, branched, counted, federation
 
 TINY = {
     "data.count": 160,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.adaptive_table import FLOOR, above, allowed, oracles, roughest, row, verdict
+from studies.detection.adaptive_table import FLOOR, above, allowed, oracles, roughest, row, verdict
 
 
 def cell(rate: float, attacker: str = "patch", seed: int = 3, defence: str = "fed-inspect") -> dict[str, Any]:

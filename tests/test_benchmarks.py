@@ -58,7 +58,7 @@ def test_the_ratio_is_taken_pair_by_pair_and_its_median_shown() -> None:
 def test_two_sides_that_trained_different_things_are_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedsec.launch.visible_gpus", lambda: 0)
+    monkeypatch.setattr("fedsec.run.machine.visible_gpus", lambda: 0)
     for side, value in (("one", 0.0), ("two", 0.0), ("three", 1e-7)):
         (tmp_path / side).mkdir()
         for arm in TIMED:

@@ -7,24 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.calibration import check, judged, replayed
-from experiments.scenarios import (
-    FALSE,
-    SERIES,
-    WARMUP,
-    Pool,
-    Trace,
-    counted,
-    pool_of,
-    rates,
-    replay,
-    scenario,
-    shuffled,
-)
-from experiments.scenarios import RULES as CALIBRATED
+from fedsec.defences.evidence import signed_log
 from fedsec.errors import RunError
+from fedsec.reports.markdown.flags import WARMUP
 from fedsec.seeds import stream
-from strategies.evidence import signed_log
+from studies.detection.calibration import check, judged, replayed
+from studies.detection.scenarios import FALSE, SERIES, Pool, Trace, counted, pool_of, rates, replay, scenario, shuffled
+from studies.detection.scenarios import RULES as CALIBRATED
 
 ISIC = Path(__file__).parents[1] / "docs/results/isic"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.caught import EARLY, again, alike, gone, pooled, since, table, told
-from fedsec.matrix import read_matrix
-from fedsec.matrix_run import standings
-from fedsec.reports.record import RoundRow
-from fedsec.reports.runlog import read
+from fedsec.config.matrix import read_matrix
+from fedsec.log.record import RoundRow
+from fedsec.log.runlog import read
+from fedsec.reports.markdown.flags import EARLY, again, alike, gone, pooled, since, table, told
+from fedsec.run.matrix import standings
 from tests.test_pages import CHEST
 
 PROJECT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ KEPT = PROJECT / "docs/results/calibration"
 
 def round_of(number: int, flags: tuple[int, ...], weights: dict[int, float]) -> RoundRow:
     losses = dict.fromkeys(weights, 1.0)
-    return RoundRow(number, losses, {}, {}, {}, weights, flags, {}, {}, (), 0.0)
+    return RoundRow(number, tuple(losses), {"g-loss": losses}, weights, flags, {}, {}, (), 0.0)
 
 
 def test_replies_count_after_their_own_clients_tenth() -> None:

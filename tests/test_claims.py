@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments import claims
-from experiments.selectors import UnreadError, numbers, printed
+from studies.claims import claims
+from studies.claims.selectors import UnreadError, numbers, printed
 
 FILE, LINES, PAGE = "scores.json", "cells.jsonl", "page.md"
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fedsec import cli
 from fedsec.config import meanings
-from fedsec.doctor import Finding
+from fedsec.run.doctor import Finding
 from tests.reports.fake_run import Plan, build
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ def test_doctor_finds_the_tools_of_this_environment(capsys: pytest.CaptureFixtur
 def test_doctor_fails_only_for_what_a_run_needs(
     needed: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fedsec.doctor.examine", lambda: [Finding("a thing", "not here", False, needed)])
+    monkeypatch.setattr("fedsec.run.doctor.examine", lambda: [Finding("a thing", "not here", False, needed)])
     assert cli.main(["doctor"]) == code
     assert "MISS  a thing: not here" in capsys.readouterr().out
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsec.config import RunConfig, meanings
+from fedsec.config.files import parse_settings, read_experiment
+from fedsec.config.toml import flatten, write_config
 from fedsec.errors import ConfigError
-from fedsec.experiment import parse_settings, read_experiment
-from fedsec.runs import flatten, write_config
 
 ROOT = Path(__file__).parents[1]
 

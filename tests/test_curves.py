@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from experiments.curves import draw, means_of
-from fedsec.reports.runlog import read
+from fedsec.log.runlog import read
+from studies.leakage.curves import draw, means_of
 
 PRICE = Path(__file__).parents[1] / "docs/results/leakage/price"
 

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torchvision.models import alexnet
 
-from experiments import evidence, hints, inversion, ladder, membership, sites
-from experiments.readings import table
 from fedsec.config import RunConfig
+from fedsec.config.files import read_experiment
+from fedsec.config.matrix import read_matrix
 from fedsec.datasets import load
 from fedsec.errors import RunError
-from fedsec.experiment import read_experiment
-from fedsec.matrix import read_matrix
+from fedsec.log.runlog import read
 from fedsec.metrics.features import Extractor
 from fedsec.metrics.lpips import STAGES
 from fedsec.metrics.measures import SSIM
@@ -26,8 +25,10 @@ from fedsec.models.shadows import Regime
 from fedsec.privacy.percentile import percentile_noise
 from fedsec.privacy.promises import allotted
 from fedsec.probes.membership import ATTACKS, Held
-from fedsec.reports.runlog import read
 from fedsec.seeds import stream
+from studies.detection import evidence
+from studies.detection.readings import table
+from studies.leakage import hints, inversion, ladder, membership, sites
 from tests.metrics.samples import lesions
 from tests.probes.rounds import SMALL, trained
 

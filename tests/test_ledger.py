@@ -13,11 +13,11 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.epsilons import by_images, rows
+from fedsec.log.runlog import read
 from fedsec.privacy.accounting import Accountant, Poisson
 from fedsec.privacy.ledger import KINDS, Line, Try, spent
 from fedsec.privacy.noise import client_side
-from fedsec.reports.runlog import read
+from fedsec.reports.markdown.epsilons import by_images, rows
 from fedsec.seeds import stream
 
 ADD_OR_REMOVE, REPLACE = dp.NeighboringRelation.ADD_OR_REMOVE_ONE, dp.NeighboringRelation.REPLACE_ONE

@@ -12,26 +12,28 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from experiments.heat import apart
-from fedsec import launch, matrix_run
+from clients.client_app import app
 from fedsec.attacks.knowing import KNOWING
-from fedsec.client_app import app
 from fedsec.config import RunConfig
+from fedsec.config.files import read_experiment
+from fedsec.config.matrix import Matrix, read_matrix
+from fedsec.config.toml import CONFIG
 from fedsec.errors import ConfigError, RunError
-from fedsec.experiment import read_experiment
-from fedsec.matrix import Matrix, read_matrix
-from fedsec.matrix_run import draw, run_matrix, standings, worst_arms
+from fedsec.log import cells as kept
+from fedsec.log import runlog
+from fedsec.log.runlog import RunLog
+from fedsec.log.tail import Tail
 from fedsec.metrics.intervals import mean_interval, paired_ratio
-from fedsec.reports import kept, runlog
-from fedsec.reports.heat import MAPS
-from fedsec.reports.heat import rules as versions
-from fedsec.reports.runlog import RunLog
-from fedsec.reports.standings import Standings
-from fedsec.reports.tail import Tail
-from fedsec.runs import CONFIG
-from fedsec.server_app import run_experiment
+from fedsec.reports.markdown.matrix import apart
+from fedsec.reports.matrix import MAPS, draw
+from fedsec.reports.matrix import rules as versions
+from fedsec.run import launch, machine
+from fedsec.run import matrix as matrix_run
+from fedsec.run.matrix import run_matrix, standings, worst_arms
+from fedsec.run.standings import Standings
+from fedsec.run.versions import rules
 from fedsec.types import Score
-from strategies.versions import rules
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid
 from tests.quick_extractor import keep_quick_extractor
 from tests.reports.fake_run import Plan, build, cell, start
@@ -150,7 +152,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Flower runs over the in-process grid; a run ends with an error once it has finished so many cells."""
     allowed = [math.inf]
 
-    def run(folder: Path, needs: launch.Resources, *, watch: Callable[[], None]) -> None:
+    def run(folder: Path, needs: machine.Resources, *, watch: Callable[[], None]) -> None:
         config = read_experiment(folder / CONFIG, "", [])
         keep_quick_extractor(config.data)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from fedsec.errors import ReplyError
+from fedsec.flower.messages import Enrolled, read_replies, to_record
 from fedsec.npy import ROOM, read_tensor
-from fedsec.records import Enrolled, read_replies, to_record
 from fedsec.weights import Layout
 
 SHAPE = (3, 4)

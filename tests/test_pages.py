@@ -9,22 +9,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import caught, pgsl_privacy, pooled, protected, watched
-from experiments.evidence import table as evidence
-from experiments.heat import apart, tables
-from experiments.membership import table as members
-from experiments.roc import RULES, draw
-from experiments.roc import table as detection
-from experiments.table import DEFAULT
-from experiments.table import table as scores
+from fedsec.config.matrix import read_matrix
 from fedsec.errors import ConfigError
-from fedsec.matrix import read_matrix
-from fedsec.matrix_run import standings
+from fedsec.log.runlog import read
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
 from fedsec.metrics.tradeoff import against_noise
-from fedsec.reports.heat import MAPS
-from fedsec.reports.runlog import read
+from fedsec.reports.markdown import flags as caught
+from fedsec.reports.markdown import watched
+from fedsec.reports.markdown.matrix import apart, tables
+from fedsec.reports.markdown.scores import DEFAULT
+from fedsec.reports.markdown.scores import table as scores
+from fedsec.reports.matrix import MAPS
+from fedsec.run.matrix import standings
+from studies.detection.evidence import table as evidence
+from studies.detection.roc import RULES, draw
+from studies.detection.roc import table as detection
+from studies.leakage import pooled, protected
+from studies.leakage.membership import table as members
+from studies.split_learning import privacy as pgsl_privacy
 
 PROJECT = Path(__file__).parents[1]
 RESULTS, DATA = PROJECT / "docs/results", PROJECT.parent / "shared/data"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments import pgsl
 from fedsec.errors import ConfigError
+from studies.split_learning import accuracy as pgsl
 
 
 def call(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:

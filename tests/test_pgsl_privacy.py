@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import pgsl_privacy, split_attacks
-from experiments.split_client import ARMS, BATCH, K, SplitParty, message_of
 from fedsec.defences.activations import Control, distance_correlation
 from fedsec.defences.pgsl import Pgsl, fold
 from fedsec.errors import ConfigError
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
 from fedsec.metrics.tradeoff import Point, against_noise, matched, strongest
-from fedsec.models.split import SplitSpec, new_classifier
-from fedsec.models.splitting import paced
-from fedsec.probes.split_view import folded
+from fedsec.models.split_learning.halves import SplitSpec, new_classifier
+from fedsec.models.split_learning.steps import paced
+from fedsec.probes.split_learning.view import folded
+from studies.split_learning import attacks as split_attacks
+from studies.split_learning import privacy as pgsl_privacy
+from studies.split_learning.client import ARMS, BATCH, K, SplitParty, message_of
 from tests.probes.exchanges import pictures
 
 

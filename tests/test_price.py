@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.price import bare_arms, cost, draw, leaks_of, levels_of, table
-from fedsec.experiment import read_experiment
-from fedsec.reports.record import RunRecord
-from fedsec.reports.runlog import RunLog, read
+from fedsec.config.files import read_experiment
+from fedsec.log.record import RunRecord
+from fedsec.log.runlog import RunLog, read
+from fedsec.reports.markdown.price import bare_arms, cost, draw, leaks_of, levels_of, table
 from fedsec.types import Score
 
 PROJECT = Path(__file__).parents[1]

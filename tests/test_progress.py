@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedsec.progress import RunProgress
-from fedsec.reports.runlog import RunLog
+from fedsec.log.runlog import RunLog
+from fedsec.run.progress import RunProgress
 
 
 def shown(progress: RunProgress, out: io.StringIO) -> str:

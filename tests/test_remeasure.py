@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import remeasure
-from experiments.remeasure import STRIPS, Strip, cut, measured, table
 from fedsec.errors import ConfigError
 from fedsec.images import grid, save_png, to_images, to_pixels
 from fedsec.metrics.measures import HEADINGS, SSIM
 from fedsec.metrics.similarity import ssim
 from fedsec.types import Dataset, Images
+from studies.measures import remeasure
+from studies.measures.remeasure import STRIPS, Strip, cut, measured, table
 from tests.metrics.samples import lesions
 
 PAGES = {"split-attacks": "split-attacks.md", "pgsl": "pgsl-privacy.md"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.caught import again, alike
-from experiments.replies import Replies, draw, replies_of, rows
-from fedsec.reports.runlog import read
+from fedsec.log.runlog import read
+from fedsec.reports.markdown.flags import again, alike
+from studies.detection.replies import Replies, draw, replies_of, rows
 from tests.test_pages import assert_same_picture
 
 RESULTS = Path(__file__).parents[1] / "docs/results"

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments import split_attacks
-from experiments.split_victim import FRONTS, Hijacked, Victim
 from fedsec.defences.activations import Control
 from fedsec.metrics.measures import SSIM
+from studies.split_learning import attacks as split_attacks
+from studies.split_learning.victim import FRONTS, Hijacked, Victim
 from tests.probes.exchanges import pictures
 
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from fedsec.config import RunConfig
-from fedsec.models.dcgan import Generator
-from fedsec.models.sampling import common_latents
-from fedsec.models.training import load_network, network_arrays, spec
+from fedsec.models.gan.dcgan import Generator
+from fedsec.models.gan.sampling import common_latents
+from fedsec.models.gan.steps import spec
+from fedsec.models.state import load_network, network_arrays
 from fedsec.seeds import address_seed
 from fedsec.types import Arrays, Labels
 

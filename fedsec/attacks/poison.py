@@ -9,6 +9,7 @@ import numpy as np
 
 from fedsec.attacks.triggers import Patch, Trigger, part, trigger
 from fedsec.config import Attack
+from fedsec.config.added import Table
 from fedsec.images import to_images, to_pixels
 from fedsec.seeds import stream
 from fedsec.types import Indices, Rows
@@ -26,6 +27,25 @@ class Party:
 
 Poison = Callable[[Rows, Attack, Party], Rows]
 """Clean rows -> the rows the attacker trains on. Guarantee: the input is never written to, the count stays."""
+
+
+@dataclass(frozen=True)
+class DataAttack:
+    """``does``: in words, after "the malicious clients". ``against``: what it knows of the rule in use, '' for nothing;
+    all know their own data."""
+
+    does: str
+    poison: Poison
+    against: str = ""
+
+    def __call__(self, rows: Rows, attack: Attack, party: Party) -> Rows:
+        return self.poison(rows, attack, party)
+
+    @classmethod
+    def of(cls, poison: Poison) -> DataAttack:
+        """Of a function that another package adds: its words are the first line of its docstring."""
+        does = (poison.__doc__ or "do what they do not say").strip().splitlines()[0].rstrip(".")
+        return cls(does[:1].lower() + does[1:], poison)
 
 
 def stamp_rows(rows: Rows, trigger: Trigger, *, fraction: float, seed: int, only: int = -1) -> Rows:
@@ -86,18 +106,32 @@ def out_of_distribution(rows: Rows, attack: Attack, party: Party) -> Rows:
     return Rows(pixels, rows.labels)
 
 
-POISONS: dict[str, Poison] = {
-    "patch": stamped,
-    "blended": stamped,
-    "warp": stamped,
-    "frequency": stamped,
-    "stain": stamped,
-    "distributed": stamped_in_part,
-    "label-flip": flipped,
-    "noise-images": noise_images,
-    "out-of-distribution": out_of_distribution,
-}
-"""Attack name -> what it does to the attacker's own rows. All know their own data; ``threat.RULES``: who knows more."""
+POISONS: Table[DataAttack] = Table(
+    "attack.name",
+    {
+        "patch": DataAttack("stamp a patch on their images (Jin & Li 2023; Gu et al. 2017)", stamped),
+        "blended": DataAttack("mix a texture into their images (Chen et al. 2017)", stamped),
+        "warp": DataAttack("warp their images (WaNet, Nguyen & Tran 2021)", stamped),
+        "frequency": DataAttack(
+            "mix low-frequency amplitudes of a picture into their images (FIBA, Feng et al. 2022)", stamped
+        ),
+        "stain": DataAttack(
+            "stain their images with a colour that fades out, so that nothing sharp tells",
+            stamped,
+            against="fed-inspect looks for what is sharp",
+        ),
+        "distributed": DataAttack(
+            "stamp a part of a patch each on their images (after DBA, Chulin Xie et al. 2020)", stamped_in_part
+        ),
+        "label-flip": DataAttack("give every image the next label (Biggio et al. 2012)", flipped),
+        "noise-images": DataAttack("train on noise in place of their images", noise_images),
+        "out-of-distribution": DataAttack(
+            "train on pictures of another world in place of their images", out_of_distribution
+        ),
+    },
+    DataAttack.of,
+)
+"""Attack name -> what it does to the attacker's own rows, in words and in deed."""
 
 
 def _trigger(rows: Rows, attack: Attack) -> Trigger:

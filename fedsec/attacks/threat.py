@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from fedsec.attacks.knowing import KNOWING
+from fedsec.attacks.poison import POISONS
 from fedsec.attacks.reports import REPORTS
 from fedsec.attacks.updates import UPDATES
 from fedsec.config import Attack
-
-IMAGES = {
-    "patch": "stamp a patch on their images (Jin & Li 2023; Gu et al. 2017)",
-    "distributed": "stamp a part of a patch each on their images (after DBA, Chulin Xie et al. 2020)",
-    "blended": "mix a texture into their images (Chen et al. 2017)",
-    "warp": "warp their images (WaNet, Nguyen & Tran 2021)",
-    "stain": "stain their images with a colour that fades out, so that nothing sharp tells",
-    "frequency": "mix low-frequency amplitudes of a picture into their images (FIBA, Feng et al. 2022)",
-    "label-flip": "give every image the next label (Biggio et al. 2012)",
-    "noise-images": "train on noise in place of their images",
-    "out-of-distribution": "train on pictures of another world in place of their images",
-}
-"""What each data attack does. All know their own data, and of the defence nothing but RULES."""
-RULES = {"stain": "fed-inspect looks for what is sharp"}
-"""What an attack was made against."""
 
 
 def threat(attack: Attack) -> list[str]:
@@ -28,8 +14,9 @@ def threat(attack: Attack) -> list[str]:
     lines = []
     if attack.name != "none":
         share = "" if attack.fraction == 1 else f", {attack.fraction:.0%} of them"
-        rule = f" and the rule in use ({RULES[attack.name]})" if attack.name in RULES else ""
-        lines.append(f"{IMAGES[attack.name]}{share}; they know their own images{rule}")
+        made = POISONS[attack.name]
+        rule = f" and the rule in use ({made.against})" if made.against else ""
+        lines.append(f"{made.does}{share}; they know their own images{rule}")
     if attack.update in KNOWING:
         knowing = KNOWING[attack.update]
         lines.append(f"{knowing.does}; they know {knowing.knows}")

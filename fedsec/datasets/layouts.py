@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from fedsec.config import Data
+from fedsec.config.added import Table
 from fedsec.datasets import folders, table, tabled
 from fedsec.datasets.listing import contents, looks_like_image
 from fedsec.datasets.problems import Problem, shown
 from fedsec.datasets.raw import Raw, Source, Survey
 from fedsec.errors import DataError
 
-Layout = Literal["folders", "isic2019", "csv", "medmnist"]
-BY_SUFFIX: dict[str, Layout] = {".npz": "medmnist", ".csv": "csv"}
+BY_SUFFIX: dict[str, str] = {".npz": "medmnist", ".csv": "csv"}
 KNOWN = (
     "a folder of class folders, a folder with train/ and test/ of class folders, an ISIC 2019 folder (images and "
     "*GroundTruth.csv), a CSV with a file and a label column, or a MedMNIST .npz"
 )
+
+SURVEYS: Table[Callable[[Path], Survey]] = Table(
+    "data.format", {"folders": folders.survey, "isic2019": tabled.survey_isic2019, "csv": tabled.survey_csv}
+)
+"""``data.format`` -> what lists its images, each with label, group and site, and its problems; MedMNIST's is a file of
+pixels, apart. One that another package adds is never recognised, only named."""
+BUILT_IN = (*SURVEYS, "medmnist")
 
 
 def open_source(data: Data) -> Source:
@@ -33,8 +40,7 @@ def open_source(data: Data) -> Source:
         from fedsec.datasets import medmnist
 
         return medmnist.open_source(path, data)
-    surveys = {"folders": folders.survey, "isic2019": tabled.survey_isic2019, "csv": tabled.survey_csv}
-    return _from_survey(surveys[layout](path), data)
+    return _from_survey(SURVEYS[layout](path), data)
 
 
 def _existing(source: str) -> Path | None:
@@ -45,11 +51,11 @@ def _existing(source: str) -> Path | None:
         return None
 
 
-def _layout(path: Path, data: Data) -> tuple[Layout, Path]:
+def _layout(path: Path, data: Data) -> tuple[str, Path]:
     """(layout, the file or folder that it starts from)."""
     files, names = contents(path, path, []) if path.is_dir() else ([], [])
     tables = [name for name in files if name.lower().endswith(".csv")]
-    recognised: Layout | None = None
+    recognised: str | None = None
     if path.is_file():
         recognised = BY_SUFFIX.get(path.suffix.lower())
     elif len(tabled.truths(files)) == 1:
@@ -64,7 +70,8 @@ def _layout(path: Path, data: Data) -> tuple[Layout, Path]:
         raise DataError(f"data.source = {shown(data.source)!r}: unrecognised layout{hint}. Remedy: give {KNOWN}")
     if layout == "csv" and len(tables) == 1:
         path = path / tables[0]
-    if not (path.is_dir() if layout in ("folders", "isic2019") else path.is_file()):
+    own = layout in BUILT_IN
+    if own and not (path.is_dir() if layout in ("folders", "isic2019") else path.is_file()):
         kind = "folder" if path.is_dir() else "file" if path.is_file() else "device"
         raise DataError(
             f"data.format = '{layout}': {shown(data.source)!r} is a {kind}. Remedy: give {KNOWN}, "

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import pairwise_distances_chunked
 
-from fedsec.metrics.samples import MetricError, measured, usable
+from fedsec.errors import MetricError
+from fedsec.metrics.samples import measured, usable
 from fedsec.types import Features, Images, Labels, Score, Vector
 
 NEIGHBOURS = 3

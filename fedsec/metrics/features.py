@@ -17,7 +17,7 @@ from fedsec.datasets import cache
 from fedsec.images import to_images
 from fedsec.models.classifier import Classifier, in_batches
 from fedsec.models.fitting import fit_classifier
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.seeds import address_seed
 from fedsec.types import Features, Images, Rows, Vector
 
@@ -74,9 +74,9 @@ def domain_extractor(
     """Pooled features (128 each) of ``networks`` Classifiers trained on the real TRAINING set; ``frechet-domain``.
 
     Several, since one is a coarse yardstick: with one, the ratio of two arms' distances moved by 10 to 30 % from
-    classifier to classifier; with three by 3 to 12 % (``experiments.yardstick``). Each feature is standardised on the
-    real training images, so distances have a known scale: one deviation of shift in one feature adds 1. Not comparable
-    with FID, nor between data sets; comparable between arms and seeds that share ``train`` and ``seed``.
+    classifier to classifier; with three by 3 to 12 % (``studies.measures.yardstick``). Each feature is standardised on
+    the real training images, so distances have a known scale: one deviation of shift in one feature adds 1. Not
+    comparable with FID, nor between data sets; comparable between arms and seeds that share ``train`` and ``seed``.
     """
     seeds = [address_seed(seed, "domain network", i) for i in range(networks)]
     network = _SideBySide(

@@ -19,6 +19,10 @@ def frechet_distance(real: Features, fake: Features) -> float:
     factorisation, which has the same X'X. Works on rank-deficient covariances too (n <= d).
     Biased upwards for small n, as every estimate of it: compare numbers of equal n only.
     Errors: MetricError for fewer than 2 rows, unequal d or non-finite values.
+
+    >>> real = np.array([[0.0], [1.0], [2.0]])
+    >>> round(frechet_distance(real, real + 3), 6)
+    9.0
     """
     real, fake = usable(real, fake, least=2)
     x, y = _factor(real), _factor(fake)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedsec.metrics.samples import MetricError
+from fedsec.errors import MetricError
 from fedsec.types import Features, Images, Indices, Labels, Vector
 
 OTHERS = 200

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsec.metrics.samples import MetricError
+from fedsec.errors import MetricError
 from fedsec.types import Images, Score, Vector
 
 STAGES: dict[str, tuple[tuple[int, int], ...]] = {

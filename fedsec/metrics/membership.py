@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fedsec.metrics.samples import MetricError
+from fedsec.errors import MetricError
 from fedsec.types import Labels, Score, Vector
 
 RATES = (0.01, 0.001)

@@ -7,12 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedsec.errors import FedsecError
+from fedsec.errors import MetricError
 from fedsec.types import Features, Score
-
-
-class MetricError(FedsecError):
-    """A sample on which a score cannot be computed."""
 
 
 def usable(real: Features, fake: Features, *, least: int) -> tuple[Features, Features]:

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from fedsec.errors import MetricError
 from fedsec.metrics.measures import SSIM
-from fedsec.metrics.samples import MetricError
 from fedsec.types import Features, Images, Indices, Vector
 
 WINDOW = 11
@@ -48,6 +48,9 @@ def psnr(truth: Images, other: Images) -> Vector:
 
     ``skimage.metrics.peak_signal_noise_ratio`` with data_range 2, in float64. inf for equal images. Nothing is clipped
     or rescaled. Errors: MetricError for unequal shapes or a non-finite value.
+
+    >>> psnr(np.zeros((1, 1, 8, 8), np.float32), np.full((1, 1, 8, 8), 0.2, np.float32)).round(2)
+    array([20.])
     """
     with np.errstate(divide="ignore"):
         scores = [peak_signal_noise_ratio(t, o, data_range=RANGE) for t, o in zip(*_pair(truth, other), strict=True)]

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsec.images import to_images
-from fedsec.models.augment import flip
 from fedsec.models.chance import Chance
 from fedsec.models.classifier import Classifier, in_batches
+from fedsec.models.gan.augment import flip
 from fedsec.seeds import address_seed
 from fedsec.types import Features, Images, Labels, Rows, Vector
 

@@ -18,11 +18,13 @@ from torch import nn
 from fedsec.config import RunConfig
 from fedsec.datasets.assembly import split
 from fedsec.images import to_images
-from fedsec.models.augment import AUGMENTS
 from fedsec.models.chance import Chance
+from fedsec.models.gan.augment import AUGMENTS
+from fedsec.models.gan.sampling import balanced_labels, generate
+from fedsec.models.gan.steps import Pair, new_pair, spec, train_round
 from fedsec.models.networks import NetworkSpec, build_network, new_network
-from fedsec.models.sampling import balanced_labels, generate
-from fedsec.models.training import Pair, batches, network_arrays, new_pair, spec, train_round
+from fedsec.models.order import batches
+from fedsec.models.state import network_arrays
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Dataset, Images, Indices, Rows, Vector
 
@@ -31,8 +33,8 @@ from fedsec.types import Dataset, Images, Indices, Rows, Vector
 class Regime:
     """AdamW (Loshchilov & Hutter 2019) with cross-entropy, the rate falling as a cosine to 0.
 
-    ``steps``: in all, of ``batch`` images. ``augment``: of fedsec.models.augment. ``clients`` above 1: the images are
-    dealt to as many, and their weights are averaged after every ``local`` steps each (McMahan et al. 2017), running
+    ``steps``: in all, of ``batch`` images. ``augment``: of fedsec.models.gan.augment. ``clients`` above 1: the images
+    are dealt to as many, and their weights are averaged after every ``local`` steps each (McMahan et al. 2017), running
     statistics too; ``steps`` is then the sum over clients, so that the cost is that of one.
     """
 

@@ -8,7 +8,7 @@ their update, weights other than 1/n (a defence that reads replies reads them ra
 With four hospitals this is nearly meaningless. Noise has to hide one update among four: the default generator has
 430 147 parameters, and (3.54, 1e-3) over 100 rounds takes noise multiplier 10, noise of 1640 times the bound where the
 averaged update has at most 1. It is made for cohorts of thousands. Few sites protect images, not sites: sample-level
-noise in training (fedsec.models.private).
+noise in training (fedsec.models.gan.private).
 
 Sources: McMahan et al. 2018 (fixed clipping), Andrew et al. 2021 (adaptive). What it is worth: ``accounting``. Noise is
 numpy's, from a seed, so that a simulation repeats; over real sites the seed is drawn from the system and kept nowhere.

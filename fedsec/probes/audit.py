@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fedsec.config import RunConfig
+from fedsec.config.added import Table
+from fedsec.errors import ProbeError
 from fedsec.images import to_images
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.firstlayer import first_layer
 from fedsec.probes.gaussian import GaussianPrior
 from fedsec.probes.inversion import invert
@@ -192,10 +193,13 @@ def _first_layer(view: ServerView, means: Means) -> tuple[Images, Told]:
     return first_layer(view), {}
 
 
-ATTACKS: dict[str, Attack] = {
-    **{name: _preset(name) for name in PRESETS},
-    "span": lambda view, means: pooled([view], means),
-    "released": _released,
-    "first-layer": _first_layer,
-    **{name: _rung(name) for name in RUNGS if name not in ("prior-only", *PRESETS)},
-}
+ATTACKS: Table[Attack] = Table(
+    "leakage.attacks",
+    {
+        **{name: _preset(name) for name in PRESETS},
+        "span": lambda view, means: pooled([view], means),
+        "released": _released,
+        "first-layer": _first_layer,
+        **{name: _rung(name) for name in RUNGS if name not in ("prior-only", *PRESETS)},
+    },
+)

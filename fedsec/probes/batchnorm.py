@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedsec.errors import FedsecError
+from fedsec.errors import ProbeError
 from fedsec.types import Arrays, Vector
 from fedsec.weights import COUNTERS, STATISTICS
 
@@ -22,10 +22,6 @@ MEAN, VARIANCE = STATISTICS
 (COUNTER,) = COUNTERS
 EPS = 1e-5
 """BatchNorm's own eps: variances that differ by less than this are the same to the network."""
-
-
-class ProbeError(FedsecError):
-    """An update from which a probe cannot read what it is asked for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fedsec.errors import ProbeError
 from fedsec.images import to_images
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.replica import Replica, Weights
 from fedsec.probes.view import ServerView
 from fedsec.types import Features, Rows

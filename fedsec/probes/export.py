@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsec.probes.batchnorm import MEAN, VARIANCE, ProbeError, recovered
+from fedsec.errors import ProbeError
+from fedsec.probes.batchnorm import MEAN, VARIANCE, recovered
 from fedsec.probes.view import ServerView
 from fedsec.weights import COUNTERS, STATISTICS
 

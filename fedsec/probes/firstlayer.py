@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedsec.errors import ProbeError
 from fedsec.models.networks import HIDDEN
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.view import ServerView
 from fedsec.types import Images
 

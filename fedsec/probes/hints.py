@@ -19,7 +19,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fedsec.probes.batchnorm import Moments, ProbeError, recovered, weighted
+from fedsec.errors import ProbeError
+from fedsec.probes.batchnorm import Moments, recovered, weighted
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import ServerView
 from fedsec.seeds import stream

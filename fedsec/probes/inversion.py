@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.optim.lr_scheduler import LambdaLR
 
+from fedsec.errors import ProbeError
 from fedsec.models.graphs import recorded
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.consensus import consensus, shifts_onto_mean
 from fedsec.probes.descent import Reconstruction, rate_at
 from fedsec.probes.presets import PRESETS, Preset

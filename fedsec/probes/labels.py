@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fedsec.probes.batchnorm import ProbeError
+from fedsec.errors import ProbeError
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import ServerView
 from fedsec.types import Features, Images, Labels, Vector

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fedsec.probes.batchnorm import ProbeError
+from fedsec.errors import ProbeError
 from fedsec.probes.inversion import PRESETS, Preset, Reconstruction, invert
 from fedsec.probes.labels import only_label
 from fedsec.probes.replica import BatchMoments, Replica

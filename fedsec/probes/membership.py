@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.special import log_ndtr, logsumexp
 from scipy.stats import norm
 
-from fedsec.probes.batchnorm import ProbeError
+from fedsec.errors import ProbeError
 from fedsec.types import Features, Images, Labels, Vector
 
 LEAST_SPREAD = 1e-6

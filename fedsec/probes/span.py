@@ -33,7 +33,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from fedsec.probes.batchnorm import ProbeError, recovered
+from fedsec.errors import ProbeError
+from fedsec.probes.batchnorm import recovered
 from fedsec.probes.gaussian import GaussianPrior
 from fedsec.probes.replica import BatchMoments, Geometry, Replica
 from fedsec.probes.terms import excess

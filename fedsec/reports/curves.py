@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from fedsec.log.record import Cell, CellKey, RoundRow, RunRecord
+from fedsec.log.values import metrics_of, values_of
 from fedsec.metrics.intervals import mean_interval
 from fedsec.reports import figures
 from fedsec.reports.figures import Curve, Look
 from fedsec.reports.markup import details, figure, inert, paragraph, plots, section
-from fedsec.reports.record import Cell, CellKey, RoundRow, RunRecord
-from fedsec.reports.results import metrics_of, values_of
-from fedsec.reports.roles import role
+from fedsec.run.roles import role
 
 UTILITY = re.compile(r"utility-auc-(\d+)$")
 REAL = re.compile(r"real-auc-(\d+)$")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+from fedsec.log.record import RunRecord
 from fedsec.reports.markup import details, inert, paragraph, plots, section, table
-from fedsec.reports.record import RunRecord
 
 BUDGET = 24_000_000
 """Bytes of pictures inside one page; what goes beyond is named, and stays in the run folder."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from fedsec.log.record import RunRecord
 from fedsec.privacy.ledger import KINDS, Kind, spent
 from fedsec.reports.markup import inert, paragraph, section, table
-from fedsec.reports.record import RunRecord
 
 
 def guarantees(record: RunRecord) -> str:

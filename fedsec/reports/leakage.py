@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedsec.log.record import RunRecord
+from fedsec.log.values import values_of
 from fedsec.metrics.intervals import Interval, mean_interval
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
 from fedsec.privacy.protection import parsed
@@ -28,10 +30,8 @@ from fedsec.reports.leaks import (
     verdict,
 )
 from fedsec.reports.markup import figure, inert, paragraph, plots, section, table
-from fedsec.reports.record import RunRecord
-from fedsec.reports.results import values_of
 from fedsec.reports.sources import ladder
-from fedsec.reports.verdict import Verdict, digits, percent
+from fedsec.reports.words import Verdict, digits, percent
 
 WIDTH = 640
 DRAWABLE = ("drawn", "in part")

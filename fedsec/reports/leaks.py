@@ -15,11 +15,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedsec.log.record import LeakRow, RunRecord
 from fedsec.metrics.intervals import Interval, by_seed
 from fedsec.metrics.measures import HEADINGS, ssim_of
-from fedsec.reports.record import LeakRow, RunRecord
-from fedsec.reports.roles import overrides
-from fedsec.reports.verdict import digits
+from fedsec.reports.words import digits
+from fedsec.run.roles import overrides
 from fedsec.types import Scalar
 
 PRIOR, OWN = "prior", "the site's own probe"

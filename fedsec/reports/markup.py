@@ -133,12 +133,14 @@ def plots(figures: Sequence[str]) -> str:
     return '<div class="plots">' + "\n".join(figures) + "</div>" if figures else ""
 
 
-def page(title: str, body: str) -> str:
-    """One document that may load nothing: the policy in its head forbids every outside resource and every script."""
+def page(title: str, body: str, *, again: int = 0) -> str:
+    """One document that may load nothing: the policy in its head forbids every outside resource and every script.
+    ``again``: seconds after which a reader's browser opens it anew; 0 for never."""
+    anew = f'<meta http-equiv="refresh" content="{again}">\n' if again else ""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n{anew}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{inert(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsec.config import meanings
-from fedsec.reports import figures, runlog
+from fedsec.log import runlog
+from fedsec.log.files import write_whole
+from fedsec.log.record import RunRecord
+from fedsec.reports import figures
 from fedsec.reports.curves import client_sections, score_curves, utility_curves
 from fedsec.reports.gallery import gallery
 from fedsec.reports.guarantees import guarantees
 from fedsec.reports.leakage import leak_sections, leak_verdict
 from fedsec.reports.markup import details, figure, inert, page, paragraph, plots, section, table
-from fedsec.reports.record import RunRecord
-from fedsec.reports.results import write_whole
-from fedsec.reports.roles import overrides, role
-from fedsec.reports.split import shield, split_sections, split_verdict
+from fedsec.reports.split_learning.page import shield, split_sections, split_verdict
 from fedsec.reports.tables import events, score_table
-from fedsec.reports.verdict import Verdict, verdict
+from fedsec.reports.verdict import verdict
+from fedsec.reports.words import Verdict
+from fedsec.run.roles import overrides, role
 from fedsec.types import Scalar
 
 REPORT = "report.html"
@@ -54,11 +56,12 @@ KINDS = {
 """By ``train.task``."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, *, goes_on: str = "", again: int = 0) -> Path:
     """Draw ``report.html`` into the run folder and return its path.
 
     Reads ``events.jsonl`` and ``samples/`` and nothing else; the same folder gives the same bytes. RunError when the
     log cannot be read. No text in it can act: all is escaped, and the page forbids itself every outside resource.
+    ``goes_on``: words on top of the page of a run that is not finished; ``again``: seconds until it opens anew.
     """
     folder = Path(folder)
     record = runlog.read(folder)
@@ -66,6 +69,7 @@ def write_report(folder: Path) -> Path:
     kind = KINDS[str(record.header.config.get("train.task", "gan"))]
     body = "".join(
         (
+            f'<p class="warn"><strong>{inert(goes_on)}</strong></p>' if goes_on else "",
             _opening(record, name, kind.verdict(record)),
             _what_was_run(record, kind),
             _split(record),
@@ -78,7 +82,7 @@ def write_report(folder: Path) -> Path:
         )
     )
     path = folder / REPORT
-    write_whole(path, page(f"{name}: {kind.title}", body))
+    write_whole(path, page(f"{name}: {kind.title}", body, again=again))
     return path
 
 

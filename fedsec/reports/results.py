@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsec.log import runlog
+from fedsec.log.files import write_whole
+from fedsec.log.record import RunRecord
+from fedsec.log.values import metrics_of, values_of
 from fedsec.metrics.intervals import mean_interval
-from fedsec.reports import runlog
-from fedsec.reports.record import RunRecord
-from fedsec.reports.roles import role
+from fedsec.run.roles import role
 
 RESULTS = "results.json"
-
-
-def values_of(record: RunRecord, arm: str, metric: str) -> list[float]:
-    """One final score a seed, in the header's order; NaN where the cell is unfinished or the score is missing."""
-    cells = record.finished()
-    found = [cells[arm, seed].final().get(metric) if (arm, seed) in cells else None for seed in record.header.seeds]
-    return [row.score.value if row is not None else math.nan for row in found]
-
-
-def metrics_of(record: RunRecord, arm: str) -> list[str]:
-    """Names of the arm's final scores, in the order in which they were first written."""
-    names = [name for (its_arm, _), cell in record.finished().items() if its_arm == arm for name in cell.final()]
-    return list(dict.fromkeys(names))
 
 
 def results(record: RunRecord) -> dict[str, Any]:
@@ -62,16 +50,6 @@ def write_results(folder: Path) -> dict[str, Any]:
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_whole(Path(folder) / RESULTS, text)
     return value
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:

@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsec.log import runlog
+from fedsec.log.files import write_whole
+from fedsec.log.record import RunRecord
+from fedsec.log.values import values_of
 from fedsec.metrics.intervals import mean_interval
 from fedsec.metrics.measures import HEADINGS
-from fedsec.reports import runlog
 from fedsec.reports.gallery import Pictures
 from fedsec.reports.leaks import (
     LEAST,
@@ -24,10 +27,8 @@ from fedsec.reports.leaks import (
     verdict,
 )
 from fedsec.reports.markup import inert, page, paragraph, table
-from fedsec.reports.record import RunRecord
-from fedsec.reports.results import values_of, write_whole
-from fedsec.reports.splitleaks import answer
-from fedsec.reports.verdict import digits, percent
+from fedsec.reports.split_learning.leaks import answer
+from fedsec.reports.words import digits, percent
 
 RISK = "risk.html"
 WIDTH = 640

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fedsec.log.record import LeakRow
 from fedsec.metrics.intervals import Interval, by_seed
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
 from fedsec.reports.leaks import PRIOR, Leak, grouped
 from fedsec.reports.markup import inert, section, table
-from fedsec.reports.record import LeakRow
-from fedsec.reports.verdict import digits
+from fedsec.reports.words import digits
 
 LEAKS: dict[str, tuple[str, str]] = {
     "statistics alone": ("bn-only", "prior-only"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from fedsec.log.record import LoggedScore, RunRecord
+from fedsec.log.values import metrics_of, values_of
 from fedsec.metrics.intervals import mean_interval
 from fedsec.reports.markup import details, inert, paragraph, section, table
-from fedsec.reports.record import LoggedScore, RunRecord
-from fedsec.reports.results import metrics_of, values_of
-from fedsec.reports.verdict import digits, percent
+from fedsec.reports.words import digits, percent
 
 MOST_ROWS = 200
 """Dropped replies that are listed one by one."""

@@ -9,22 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from fedsec.log.record import Cell, RunRecord
+from fedsec.log.values import metrics_of, values_of
 from fedsec.metrics.intervals import mean_interval, paired_difference
-from fedsec.reports.record import Cell, RunRecord
-from fedsec.reports.results import metrics_of, values_of
-from fedsec.reports.roles import Role, role
+from fedsec.reports.words import Verdict, digits, percent
+from fedsec.run.roles import Role, role
 
 TRIGGER, TRUE_FLAGS, FALSE_FLAGS = "trigger-rate", "true-flag-rate", "false-flag-rate"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A headline, and what is said under each term. Plain text, still to be escaped."""
-
-    headline: str
-    points: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def verdict(record: RunRecord) -> Verdict:
@@ -47,20 +39,6 @@ def verdict(record: RunRecord) -> Verdict:
         ("Read with care", _cautions(record)),
     )
     return Verdict(_headline(record, clean, attack, defended), tuple((term, said) for term, said in points if said))
-
-
-def percent(value: float) -> str:
-    """A share for reading: whole percents from 10 % to 90 %, one decimal outside; 'not measured' for NaN."""
-    if not math.isfinite(value):
-        return "not measured"
-    if 0 < value < 0.0005:
-        return "<0.1 %"
-    return f"{100 * value:.0f} %" if 0.1 <= value <= 0.9 or value in (0, 1) else f"{100 * value:.1f} %"
-
-
-def digits(value: float) -> str:
-    """Three significant digits, zeros kept so that numbers compare at a glance; whole numbers from 1,000 on."""
-    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def weight_round(cell: Cell, malicious: tuple[int, ...], share: float = 0.01) -> int | None:
@@ -231,7 +209,7 @@ def _cautions(record: RunRecord) -> tuple[str, ...]:
             f"Fidelity is {record.header.measured_by}, the Fréchet distance on features of classifiers trained on the "
             "real training images. It ranks the arms of this run; it is not FID and compares with no published number. "
             "On other classifiers the ratio of two arms moved by up to 12 % on dermoscopy (docs/metrics.md); "
-            "'python -m experiments.yardstick RUN' measures it here."
+            "'python -m studies.measures.yardstick RUN' measures it here."
         )
     if record.torn:
         lines = ", ".join(map(str, record.torn))

@@ -55,10 +55,12 @@ def test_what_it_holds_is_the_checkout(unpacked: Path, bundle: zipfile.ZipFile) 
         assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes(), name
 
 
-@pytest.mark.parametrize(("module", "kind"), [("server_app", "ServerApp"), ("client_app", "ClientApp")])
+@pytest.mark.parametrize(
+    ("module", "kind"), [("strategies.server_app", "ServerApp"), ("clients.client_app", "ClientApp")]
+)
 def test_its_apps_load_from_where_it_is_unpacked(module: str, kind: str, unpacked: Path) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(unpacked)!r}); import fedsec.{module} as m, strategies, clients; "
+        f"import sys; sys.path.insert(0, {str(unpacked)!r}); import {module} as m, strategies, clients; "
         "print(type(m.app).__name__, m.__file__, strategies.__file__, clients.__file__, sep='\\n')"
     )
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}

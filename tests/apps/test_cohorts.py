@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsec.client_app import app
+from clients.client_app import app
 from fedsec.config import RunConfig
+from fedsec.defences.feddetect import Rule, Standing, judge
 from fedsec.errors import RobustnessError
-from fedsec.reports import runlog
-from fedsec.reports.record import Cell
-from fedsec.server_app import run_experiment
-from strategies.detection import Rule, Standing, judge
+from fedsec.log import runlog
+from fedsec.log.record import Cell
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid
 from tests.quick_extractor import keep_quick_extractor
 

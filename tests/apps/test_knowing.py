@@ -16,19 +16,19 @@ from fedsec.attacks.updates import UPDATES
 from fedsec.config import RunConfig
 from fedsec.datasets import load, partition
 from fedsec.errors import RunError
-from fedsec.records import Enrolled
-from fedsec.reports import runlog
+from fedsec.flower.messages import Enrolled
+from fedsec.log import runlog
+from fedsec.log.runlog import RunLog
 from fedsec.reports.results import write_results
-from fedsec.reports.runlog import RunLog
 from fedsec.seeds import stream
 from fedsec.types import Fit
 from fedsec.weights import Layout
 from strategies.adversary import Adversary
 from strategies.base import Brief
 from strategies.draws import Inspector, public_latents, secret_latents
-from strategies.generators import new_generator
+from strategies.fedinspect import FedInspect
+from strategies.observers.generators import new_generator
 from strategies.rehearsal import IMAGINED, Rehearsal
-from strategies.sleeves import FedInspect
 from tests.apps.test_rounds import config, run
 
 PATCH = {"attack.name": "patch"}

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from clients.client_app import app
 from fedsec.attacks.knowing import KNOWING
 from fedsec.attacks.poison import POISONS
 from fedsec.attacks.reports import REPORTS
 from fedsec.attacks.updates import UPDATES
-from fedsec.client_app import app
 from fedsec.config import Attack, Defence, RunConfig
+from fedsec.defences.mixing import MIXINGS
 from fedsec.errors import RobustnessError
-from fedsec.reports import runlog
-from fedsec.reports.record import RunRecord
-from fedsec.server_app import run_experiment
+from fedsec.log import runlog
+from fedsec.log.record import RunRecord
 from fedsec.types import Fit, Images
-from strategies.mixing import MIXINGS
-from strategies.sleeves import STRATEGIES, FedInspect
+from strategies.fedinspect import FedInspect
+from strategies.index import STRATEGIES
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid, Tamper
 from tests.quick_extractor import keep_quick_extractor
 

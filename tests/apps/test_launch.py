@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fedsec import launch
 from fedsec.config import RunConfig
 from fedsec.errors import RunError
+from fedsec.run import launch, machine, processes
+from fedsec.run.app import app_folder
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
@@ -25,7 +26,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEE
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of four cores without a GPU."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(machine, "visible_gpus", lambda: 0)
 
 
 def config(**speed: int | str) -> RunConfig:
@@ -48,8 +49,8 @@ def config(**speed: int | str) -> RunConfig:
 def test_one_worker_a_core_and_a_lane_a_cell(
     speed: dict[str, int | str], clients: int, cells: int, nodes: int, workers: int
 ) -> None:
-    plan = launch.resources(config(**speed), clients=clients, cells=cells)
-    assert plan == launch.Resources(nodes, workers, 0, 0.0)
+    plan = machine.resources(config(**speed), clients=clients, cells=cells)
+    assert plan == machine.Resources(nodes, workers, 0, 0.0)
 
 
 @pytest.mark.usefixtures("cores")
@@ -57,8 +58,8 @@ def test_one_worker_a_core_and_a_lane_a_cell(
 def test_the_workers_of_a_gpu_never_ask_for_more_than_all_of_it(
     gpus: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "visible_gpus", lambda: gpus)
-    plan = launch.resources(config(workers=workers), clients=8, cells=1)
+    monkeypatch.setattr(machine, "visible_gpus", lambda: gpus)
+    plan = machine.resources(config(workers=workers), clients=8, cells=1)
     assert plan.gpus == gpus
     assert plan.gpu_share > 0
     busiest = -(-plan.workers // gpus)
@@ -69,13 +70,13 @@ def test_the_workers_of_a_gpu_never_ask_for_more_than_all_of_it(
 @pytest.mark.usefixtures("cores")
 def test_a_gpu_that_is_not_there_is_one_clear_error_and_cpu_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match=r"no CUDA device is visible; set speed.device"):
-        launch.resources(config(device="cuda"), clients=4, cells=1)
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 2)
-    assert launch.resources(config(device="cpu"), clients=4, cells=1).gpus == 0
+        machine.resources(config(device="cuda"), clients=4, cells=1)
+    monkeypatch.setattr(machine, "visible_gpus", lambda: 2)
+    assert machine.resources(config(device="cpu"), clients=4, cells=1).gpus == 0
 
 
 def test_the_federation_config_names_nodes_and_resources() -> None:
-    text = launch.Resources(8, 2, 1, 0.5).federation_config()
+    text = machine.Resources(8, 2, 1, 0.5).federation_config()
     assert text.split() == [
         "num-supernodes=8",
         "client-resources-num-cpus=1",
@@ -146,7 +147,7 @@ def bystander() -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("code", [SLEEP, STUBBORN])
 def test_only_the_process_we_started_is_ended(code: str, bystander: subprocess.Popen[str]) -> None:
     with started(code) as own:
-        launch._end(own)  # type: ignore[arg-type]
+        processes.end(own)  # type: ignore[arg-type]
         assert own.returncode is not None
     assert bystander.poll() is None
 
@@ -154,7 +155,7 @@ def test_only_the_process_we_started_is_ended(code: str, bystander: subprocess.P
 def test_ending_what_has_ended_does_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as own:
         own.wait()
-        launch._end(own)
+        processes.end(own)
         assert own.returncode == 0
 
 
@@ -165,12 +166,12 @@ def test_what_a_superlink_started_in_a_group_of_its_own_is_ended_too(
 ) -> None:
     inner = f"subprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True)"
     with started(f"import subprocess, sys; p = {inner}; import time; time.sleep(600)") as superlink:
-        groups = launch._groups_below(superlink.pid)
+        groups = processes.groups_below(superlink.pid)
         assert len(groups) == 1
-        launch._end(superlink)  # type: ignore[arg-type]
-        assert launch._lives(groups[0]), "it outlives its parent"
-        launch._end_group(groups[0])
-        assert not launch._lives(groups[0])
+        processes.end(superlink)  # type: ignore[arg-type]
+        assert processes.lives(groups[0]), "it outlives its parent"
+        processes.end_group(groups[0])
+        assert not processes.lives(groups[0])
     assert bystander.poll() is None
 
 
@@ -178,7 +179,7 @@ def test_ending_a_group_that_is_gone_does_nothing() -> None:
     with started(SLEEP, own_group=True) as own:
         own.kill()
         own.wait()
-        launch._end_group(own.pid)
+        processes.end_group(own.pid)
 
 
 def test_a_superlink_that_dies_at_once_is_named_with_its_log(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_superlink_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPa
         with pytest.raises(RunError, match=r"did not answer on port"):
             launch._wait_for_port(launch._free_port(), process, tmp_path / "log")  # type: ignore[arg-type]
         assert time.monotonic() - began < 30
-        launch._end(process)  # type: ignore[arg-type]
+        processes.end(process)  # type: ignore[arg-type]
 
 
 def test_the_last_errors_of_a_log_are_short_and_distinct(tmp_path: Path) -> None:
@@ -227,14 +228,14 @@ def test_a_missing_command_says_how_to_get_it() -> None:
 
 
 def test_the_app_folder_is_the_checkout() -> None:
-    assert (launch.app_folder() / "pyproject.toml").is_file()
+    assert (app_folder() / "pyproject.toml").is_file()
 
 
 def test_an_interrupt_while_things_are_ended_is_heard_when_they_have() -> None:
     done: list[str] = []
 
     def end() -> None:
-        with launch._undisturbed():
+        with processes.undisturbed():
             signal.raise_signal(signal.SIGINT)
             done.append("to the end")
 
@@ -244,7 +245,7 @@ def test_an_interrupt_while_things_are_ended_is_heard_when_they_have() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
     try:
-        with launch._undisturbed():
+        with processes.undisturbed():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:

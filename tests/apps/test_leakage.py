@@ -11,19 +11,19 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from fedsec.checks import AUDITS
-from fedsec.client_app import app
+from clients.client_app import app
 from fedsec.config import RunConfig
+from fedsec.config.checks import AUDITS
 from fedsec.datasets.phantom import draw
 from fedsec.errors import ConfigError, RunError
+from fedsec.log import runlog
+from fedsec.log.record import RunRecord
 from fedsec.metrics.measures import SSIM
 from fedsec.probes.audit import ATTACKS
 from fedsec.probes.view import ServerView
-from fedsec.reports import runlog
 from fedsec.reports.page import write_report
-from fedsec.reports.record import RunRecord
 from fedsec.reports.risk import write_risk
-from fedsec.server_app import run_experiment
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid
 
 
@@ -79,7 +79,7 @@ def test_a_round_is_averaged_scored_and_audited(tmp_path: Path) -> None:
 
 def test_what_was_sent_is_what_the_audit_holds(tmp_path: Path) -> None:
     """The view of an audited reply equals a client's own capture of what it sent."""
-    import clients
+    from clients import index
     from fedsec.datasets import load, partition
 
     settings = config(tmp_path, leakage__keep=True, train__rounds=1)
@@ -87,7 +87,7 @@ def test_what_was_sent_is_what_the_audit_holds(tmp_path: Path) -> None:
     view = ServerView.load(folder / "views" / "vanilla-0-0001-2")
     data = load(settings.data)
     own = data.rows(partition(data, settings.split, seed=settings.data.seed)[2])
-    client = clients.build(settings, own, partition=2, classes=2, seed=0, kept={})
+    client = index.build(settings, own, partition=2, classes=2, seed=0, kept={})
     client.fit(list(view.before.values()), {"round": 1})
     captured = client.captured  # type: ignore[attr-defined]
     for name, value in captured.after.items():

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import Family
-from fedsec.client_app import app
+from clients.client_app import app
 from fedsec.config import RunConfig
-from fedsec.reports import runlog
-from fedsec.runs import write_config
-from fedsec.server_app import run_experiment
+from fedsec.config.toml import write_config
+from fedsec.log import runlog
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid
 from tests.quick_extractor import keep_quick_extractor
 

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fedsec.cli import main
+from fedsec.log import runlog
 from fedsec.metrics.panel import Panel
-from fedsec.reports import runlog
 from tests.apps.test_rounds import config, run
 
 DRAWN = (

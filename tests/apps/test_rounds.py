@@ -15,13 +15,13 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from safetensors.numpy import load_file
 
-from fedsec.client_app import app
+from clients.client_app import app
 from fedsec.config import RunConfig
 from fedsec.errors import RunError
-from fedsec.reports import runlog
+from fedsec.log import runlog
 from fedsec.reports.page import write_report
 from fedsec.reports.results import write_results
-from fedsec.server_app import run_experiment
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid, Tamper
 from tests.quick_extractor import keep_quick_extractor
 

@@ -13,26 +13,25 @@ import pytest
 from flwr.app import Array, Message
 from safetensors.numpy import load_file
 
-from fedsec import sections
-from fedsec.checks import SPLIT_AUDITS
-from fedsec.client_app import app
-from fedsec.config import RunConfig
+from clients.client_app import app
+from fedsec.config import RunConfig, sections
+from fedsec.config.checks import SPLIT_AUDITS
 from fedsec.datasets import load
 from fedsec.datasets.public import held_share
 from fedsec.defences.pgsl import Pgsl
 from fedsec.errors import ConfigError, FedsecError
+from fedsec.log import runlog
+from fedsec.log.record import RunRecord
 from fedsec.metrics.measures import SSIM
-from fedsec.models.exchange import rounds_of, spec_of
-from fedsec.models.splitting import LR
-from fedsec.probes.split import ATTACKS
-from fedsec.reports import runlog
+from fedsec.models.split_learning.exchange import rounds_of, spec_of
+from fedsec.models.split_learning.steps import LR
+from fedsec.probes.split_learning.attacks import ATTACKS
 from fedsec.reports.page import write_report
-from fedsec.reports.record import RunRecord
 from fedsec.reports.risk import write_risk
-from fedsec.reports.splitleaks import tradeoffs
-from fedsec.runs import plan_run
-from fedsec.server_app import run_experiment
-from strategies.versions import rules
+from fedsec.reports.split_learning.leaks import tradeoffs
+from fedsec.run.plan import plan_run
+from fedsec.run.versions import rules
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid, Tamper
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -115,7 +114,7 @@ def test_the_page_says_what_was_found_and_what_was_not(all_arms: tuple[RunConfig
         "14.0, 17.9 and 36.9 %",
         "over the reconstructed stream of pgsl",
         "recovery-off (pgsl.recovery = off) against pgsl",
-        "python -m experiments.pgsl",
+        "python -m studies.split_learning.accuracy",
         "In u-shaped accuracies are what the clients count",
         "Every reply entered its round.",
         "Phantom images",

@@ -8,8 +8,8 @@ import pytest
 from fedsec.attacks.distortions import CONTROL, Frequency, Warp, frequency, warp
 from fedsec.attacks.triggers import TRIGGERS
 from fedsec.config import Attack
+from fedsec.defences.inspection import sharp
 from fedsec.images import to_images
-from strategies.inspection import sharp
 from tests.metrics.samples import lesions
 
 

@@ -12,10 +12,11 @@ from fedsec.attacks.conditional import behave
 from fedsec.attacks.knowing import HALVINGS, KNOWING, Insight
 from fedsec.attacks.threat import threat
 from fedsec.attacks.updates import UPDATES
-from fedsec.checks import KNOWING as NAMED
 from fedsec.config import Attack, RunConfig
-from fedsec.models.sampling import sample
-from fedsec.models.training import network_arrays, new_generator, spec
+from fedsec.config.checks import KNOWING as NAMED
+from fedsec.models.gan.sampling import sample
+from fedsec.models.gan.steps import new_generator, spec
+from fedsec.models.state import network_arrays
 from fedsec.types import Arrays, Images
 from fedsec.weights import Updates
 

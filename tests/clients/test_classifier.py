@@ -10,7 +10,7 @@ import torch
 
 from clients.classifier import ClassifierClient
 from fedsec.models.networks import NetworkSpec, new_network
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.probes.batchnorm import steps_taken
 from fedsec.probes.view import Recipe
 from fedsec.types import Rows

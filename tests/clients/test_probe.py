@@ -10,13 +10,12 @@ import pytest
 from clients.classifier import ClassifierClient
 from clients.probe import BatchNormProbeClient, InversionProbeClient, recognised
 from fedsec.datasets.phantom import draw
-from fedsec.errors import ReplyError
+from fedsec.errors import ProbeError, ReplyError
 from fedsec.images import to_images
 from fedsec.metrics.similarity import ssim
 from fedsec.models.networks import NetworkSpec, new_network
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.probes.audit import Means, inverted, known_labels
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe
 from fedsec.types import Images, Rows

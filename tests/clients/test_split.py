@@ -13,20 +13,21 @@ import torch
 from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.split import SplitClient
-from fedsec import records
+from clients.split_learning import SplitClient
 from fedsec.defences.activations import Control
 from fedsec.defences.pgsl import Pgsl
 from fedsec.errors import ConfigError, DataError, RunError
+from fedsec.flower import messages
+from fedsec.flower.messages import Enrolled
 from fedsec.images import to_images
-from fedsec.models.exchange import Exchange, reply_layout
-from fedsec.models.split import ClientHalf, SplitSpec
-from fedsec.models.splitting import Batch, applied, entered, new_desk, new_home, paced, sent, server_step
-from fedsec.models.training import batches, load_network, network_arrays
-from fedsec.records import Enrolled
+from fedsec.models.order import batches
+from fedsec.models.split_learning.exchange import Exchange, reply_layout
+from fedsec.models.split_learning.halves import ClientHalf, SplitSpec
+from fedsec.models.split_learning.steps import Batch, applied, entered, new_desk, new_home, paced, sent, server_step
+from fedsec.models.state import load_network, network_arrays
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows
-from strategies.split import SplitStrategy
+from strategies.split_learning import SplitStrategy
 from tests.local_grid import LocalGrid, Tamper
 
 PLAIN, FULL = SplitSpec(size=16), SplitSpec(size=16, pgsl=Pgsl())
@@ -51,12 +52,12 @@ def app_of(spec: SplitSpec, exchange: Exchange) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        arrays, task = records.read_task(message)
-        its = client(spec, exchange, task.partition, seed=task.seed, kept=records.kept_arrays(context, "cell"))
+        arrays, task = messages.read_task(message)
+        its = client(spec, exchange, task.partition, seed=task.seed, kept=messages.kept_arrays(context, "cell"))
         found, examples, told = its.fit(list(arrays.values()), {"round": task.round, "names": ",".join(arrays)})
-        records.keep_arrays(context, "cell", its.kept)
+        messages.keep_arrays(context, "cell", its.kept)
         numbers = {key: float(value) for key, value in told.items()}
-        return records.reply(message, dict(zip(its.sent, found, strict=True)), examples, numbers)
+        return messages.reply(message, dict(zip(its.sent, found, strict=True)), examples, numbers)
 
     return app
 
@@ -73,7 +74,7 @@ def run(
     nodes = [Enrolled(node, i, f"site {i}") for node, i in grid.partition.items()]
     nodes.sort(key=lambda n: n.partition)
     strategy = SplitStrategy(spec, exchange, nodes, arm="split", seed=3, audited=audited)
-    strategy.start(grid, records.to_record(strategy.half.arrays), num_rounds=exchange.rounds)
+    strategy.start(grid, messages.to_record(strategy.half.arrays), num_rounds=exchange.rounds)
     strategy.grid = grid  # type: ignore[attr-defined]
     return strategy
 
@@ -81,7 +82,7 @@ def run(
 def kept(strategy: SplitStrategy, partition: int) -> Arrays:
     grid: LocalGrid = strategy.grid  # type: ignore[attr-defined]
     context = next(grid.contexts[node] for node, i in grid.partition.items() if i == partition)
-    return records.kept_arrays(context, "cell")
+    return messages.kept_arrays(context, "cell")
 
 
 @pytest.mark.parametrize("spec", [PLAIN, FULL])
@@ -248,7 +249,7 @@ def test_a_bad_reply_is_dropped_with_its_reason_and_ends_nothing(kind: str) -> N
 
     def tamper(partition: int, reply: Message) -> Message | None:
         if partition == 1:
-            arrays = records.from_record(reply.content.array_records["arrays"])
+            arrays = messages.from_record(reply.content.array_records["arrays"])
             new = {name: Array(np.asarray(value, order="C")) for name, value in change(arrays).items()}
             reply.content["arrays"] = type(reply.content.array_records["arrays"])(new)
         return reply

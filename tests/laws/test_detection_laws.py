@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from fedsec.defences.evidence import Losses
+from fedsec.defences.feddetect import RULES, Rule, Standing, Verdict, judge
 from fedsec.seeds import stream
-from strategies.detection import RULES, Rule, Standing, Verdict, judge
-from strategies.evidence import Losses
 
 EVERY = sorted(RULES)
 ODD = [float("nan"), float("inf"), float("-inf"), 1e300, -1e300, 4e38, 0.0, -0.0, 5e-324, -3.0, 1e6, None]

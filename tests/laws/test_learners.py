@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedsec.config import RunConfig
-from fedsec.models.learner import LEARNERS, Learner, new_learner
-from fedsec.models.sampling import SAMPLERS, sample
+from fedsec.models.gan.learner import LEARNERS, Learner, new_learner
+from fedsec.models.gan.sampling import SAMPLERS, sample
 from fedsec.types import Arrays, Rows
 from fedsec.weights import Layout, generator_arrays
 

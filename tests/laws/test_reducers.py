@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.reducers import measure
+from fedsec.defences import geometry, reducers
+from fedsec.defences.geometry import Ordered, cosines, squared_distances
+from fedsec.defences.mixing import BUCKET, MIXINGS, mixed
+from fedsec.defences.reducers import NEEDS, REDUCERS, Reduced, Situation, check, mean
 from fedsec.errors import RobustnessError
 from fedsec.seeds import stream
 from fedsec.types import Vector
 from fedsec.weights import Updates
-from strategies import geometry, reducers
-from strategies.geometry import Ordered, cosines, squared_distances
-from strategies.mixing import BUCKET, MIXINGS, mixed
-from strategies.reducers import NEEDS, REDUCERS, Reduced, Situation, check, mean
 
 EVERY = sorted(REDUCERS)
 MOVES_WITH_A_SHIFT = sorted(set(EVERY) - {"centred-clipping", "norm-clipping", "foolsgold", "fltrust"})

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from byzfl import NNM, Average, CenteredClipping, GeometricMedian, Krum, Median, TrMean
 
+from fedsec.defences.mixing import bucketing, nearest_neighbour
+from fedsec.defences.reducers import REDUCERS, Situation
 from fedsec.seeds import stream
 from fedsec.weights import Updates
-from strategies.mixing import bucketing, nearest_neighbour
-from strategies.reducers import REDUCERS, Situation
 
 SIZES = [(7, 2), (10, 2), (11, 3)]
 

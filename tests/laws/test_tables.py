@@ -10,10 +10,10 @@ from fedsec.attacks.poison import POISONS, Party, stamp_rows
 from fedsec.attacks.triggers import TEXTURES, TRIGGERS, part, patch, trigger
 from fedsec.config import Attack
 from fedsec.images import to_images, to_pixels
-from fedsec.models.augment import AUGMENTS
 from fedsec.models.chance import Chance
-from fedsec.models.dcgan import IMAGE_SIZES, Discriminator, GanSpec, Generator
-from fedsec.models.losses import LOSSES
+from fedsec.models.gan.augment import AUGMENTS
+from fedsec.models.gan.dcgan import IMAGE_SIZES, Discriminator, GanSpec, Generator
+from fedsec.models.gan.losses import LOSSES
 from fedsec.types import Pixels, Rows
 
 POSITIONS = ("bottom-right", "bottom-left", "top-right", "top-left", "centre")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sklearn
 
+from fedsec.errors import MetricError
 from fedsec.metrics.coverage import (
     covered_share,
     precision,
@@ -15,7 +16,6 @@ from fedsec.metrics.coverage import (
     relative_spread,
     spread,
 )
-from fedsec.metrics.samples import MetricError
 from fedsec.types import Features, Images
 from tests.metrics.samples import gaussian
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
+from fedsec.errors import MetricError
 from fedsec.metrics.frechet import frechet_distance
-from fedsec.metrics.samples import MetricError
 from fedsec.types import Features
 from tests.metrics.samples import gaussian
 

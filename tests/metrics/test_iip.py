@@ -8,10 +8,10 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
+from fedsec.errors import MetricError
 from fedsec.images import to_images
 from fedsec.metrics.features import Extractor
 from fedsec.metrics.iip import OTHERS, Embedding, iip, named, pixels
-from fedsec.metrics.samples import MetricError
 from fedsec.seeds import stream
 from fedsec.types import Features, Images, Labels
 from tests.metrics.samples import lesions

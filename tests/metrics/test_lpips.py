@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedsec.errors import MetricError
 from fedsec.metrics.lpips import FEATURES, STAGES, Perceptual, PerceptualWeights, load_perceptual, perceptual_distance
-from fedsec.metrics.samples import MetricError
 from fedsec.seeds import stream
 from fedsec.types import Images
 

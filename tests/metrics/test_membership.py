@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedsec.errors import MetricError
 from fedsec.metrics.membership import membership, pooled
-from fedsec.metrics.samples import MetricError
 from fedsec.seeds import stream
 
 N_IN, N_OUT = 500, 1000

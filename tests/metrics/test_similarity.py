@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fedsec.errors import MetricError
 from fedsec.images import to_images
-from fedsec.metrics.samples import MetricError
 from fedsec.metrics.similarity import (
     matched,
     pairwise,

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fedsec.config import RunConfig
 from fedsec.errors import ConfigError
-from fedsec.models import diffusion
-from fedsec.models.denoiser import STEPS, Denoiser, DiffusionSpec, new_denoiser
-from fedsec.models.diffusion import (
+from fedsec.models.gan import diffusion
+from fedsec.models.gan.denoiser import STEPS, Denoiser, DiffusionSpec, new_denoiser
+from fedsec.models.gan.diffusion import (
     common_noise,
     ddim,
     diffusion_loss,
@@ -25,7 +25,7 @@ from fedsec.models.diffusion import (
     train_diffusion_round,
     velocity,
 )
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.types import Rows
 
 SMALL = DiffusionSpec(32, 3, 2, 16)

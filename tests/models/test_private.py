@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fedsec.config import RunConfig
 from fedsec.errors import ConfigError
-from fedsec.models.augment import AUGMENTS
-from fedsec.models.dcgan import Discriminator, GanSpec
-from fedsec.models.losses import LOSSES
-from fedsec.models.private import (
+from fedsec.models.gan.augment import AUGMENTS
+from fedsec.models.gan.dcgan import Discriminator, GanSpec
+from fedsec.models.gan.losses import LOSSES
+from fedsec.models.gan.private import (
     Noise,
     PrivateStep,
     poisson,
@@ -23,7 +23,8 @@ from fedsec.models.private import (
     summed,
     train_private_round,
 )
-from fedsec.models.training import Pair, network_arrays, spec
+from fedsec.models.gan.steps import Pair, spec
+from fedsec.models.state import network_arrays
 from fedsec.privacy.accounting import Accountant, Poisson
 from fedsec.seeds import stream
 from fedsec.types import Rows

@@ -14,11 +14,11 @@ from clients.gan import GanClient
 from fedsec.config import RunConfig
 from fedsec.images import to_images
 from fedsec.models.chance import Chance, Tape
+from fedsec.models.gan.learner import GanLearner, RecordedGanLearner, new_learner
+from fedsec.models.gan.losses import LOSSES
+from fedsec.models.gan.recorded import Recording, recording
+from fedsec.models.gan.steps import new_pair, placed, spec, step
 from fedsec.models.graphs import recorded
-from fedsec.models.learner import GanLearner, RecordedGanLearner, new_learner
-from fedsec.models.losses import LOSSES
-from fedsec.models.recorded import Recording, recording
-from fedsec.models.training import new_pair, placed, spec, step
 from fedsec.probes.presets import PRESETS
 from fedsec.types import Arrays, Rows
 from tests.recordable import checked
@@ -107,7 +107,9 @@ def test_equal_recipes_share_a_recording_and_others_do_not() -> None:
 
 
 def test_only_a_learner_alone_in_its_thread_on_cuda_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsec.models.learner.RecordedGanLearner", lambda config, **kind: ("recorded", kind["device"]))
+    monkeypatch.setattr(
+        "fedsec.models.gan.learner.RecordedGanLearner", lambda config, **kind: ("recorded", kind["device"])
+    )
     kind: dict[str, Any] = {"channels": 3, "classes": 2, "seed": 1}
     made: Any = new_learner(config(), **kind, device="cuda", alone=True)
     assert made == ("recorded", "cuda")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedsec.defences.pgsl import Pgsl
 from fedsec.errors import ReplyError
-from fedsec.models.split import SplitSpec, Whole, entering, new_classifier, probabilities
-from fedsec.models.splitting import (
+from fedsec.models.split_learning.halves import SplitSpec, Whole, entering, new_classifier, probabilities
+from fedsec.models.split_learning.steps import (
     LR,
     Batch,
     Desk,

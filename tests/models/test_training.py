@@ -8,9 +8,11 @@ import torch
 
 from clients.gan import GanClient
 from fedsec.config import RunConfig
-from fedsec.models.dcgan import GanSpec
-from fedsec.models.sampling import balanced_labels, generate
-from fedsec.models.training import batches, network_arrays, new_pair, spec, train_round
+from fedsec.models.gan.dcgan import GanSpec
+from fedsec.models.gan.sampling import balanced_labels, generate
+from fedsec.models.gan.steps import new_pair, spec, train_round
+from fedsec.models.order import batches
+from fedsec.models.state import network_arrays
 from fedsec.seeds import address_seed, stream
 from fedsec.types import Arrays, Rows
 from fedsec.weights import shared_arrays

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsec.probes.split_view import Means, SplitView, fresh
+from fedsec.probes.split_learning.view import Means, SplitView, fresh
 from tests.probes.rounds import SMALL, images_of
 
 SIZE = 32

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedsec.errors import ProbeError
 from fedsec.probes.audit import ATTACKS, MAPPED, Means, _smoothed
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.presets import PRESETS
 from tests.probes.rounds import SMALL, trained
 

@@ -12,17 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from fedsec.errors import ProbeError
 from fedsec.images import to_images
-from fedsec.probes.batchnorm import (
-    Moments,
-    ProbeError,
-    kept,
-    moment_likelihood,
-    noise_gain,
-    recovered,
-    recovery_error,
-    steps_taken,
-)
+from fedsec.probes.batchnorm import Moments, kept, moment_likelihood, noise_gain, recovered, recovery_error, steps_taken
 from fedsec.seeds import stream
 from fedsec.types import Arrays, Images
 from tests.metrics.samples import lesions

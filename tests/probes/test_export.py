@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import nn
 
+from fedsec.errors import ProbeError
 from fedsec.metrics.similarity import ssim
 from fedsec.models.networks import build_network
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.export import payload_of
 from tests.probes.rounds import SMALL, Round, images_of, trained
 

@@ -9,11 +9,11 @@ import pytest
 
 from clients.classifier import ClassifierClient
 from fedsec.datasets.phantom import draw
+from fedsec.errors import ProbeError
 from fedsec.images import to_images
 from fedsec.models.networks import new_network
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.probes.audit import ATTACKS, Means
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Rows
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from clients.classifier import ClassifierClient
+from fedsec.errors import ProbeError
 from fedsec.images import to_images
 from fedsec.models.networks import new_network
-from fedsec.models.training import network_arrays
-from fedsec.probes.batchnorm import ProbeError
+from fedsec.models.state import network_arrays
 from fedsec.probes.hints import GroupReader
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe, ServerView

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedsec.errors import ProbeError
 from fedsec.metrics.similarity import ssim
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.inversion import PRESETS, Canvas, Preset, Reconstruction, invert
 from fedsec.probes.replica import Replica
 from fedsec.probes.rowspace import recovered_maps

@@ -9,10 +9,10 @@ import pytest
 
 from clients.classifier import ClassifierClient
 from fedsec.datasets.phantom import draw
+from fedsec.errors import ProbeError
 from fedsec.images import to_images
 from fedsec.models.networks import NetworkSpec, new_network
-from fedsec.models.training import network_arrays
-from fedsec.probes.batchnorm import ProbeError
+from fedsec.models.state import network_arrays
 from fedsec.probes.labels import label_counts, only_label, replies
 from fedsec.probes.replica import Replica
 from fedsec.probes.view import Recipe, ServerView

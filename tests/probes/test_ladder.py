@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedsec.errors import ProbeError
 from fedsec.probes import ladder
-from fedsec.probes.batchnorm import ProbeError
 from fedsec.probes.inversion import invert
 from fedsec.probes.ladder import RUNGS, SOURCES, climb, without_statistics
 from fedsec.probes.presets import Preset

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fedsec.probes.batchnorm import ProbeError
+from fedsec.errors import ProbeError
 from fedsec.probes.membership import (
     ATTACKS,
     OWN_SPREAD,

@@ -10,7 +10,7 @@ import torch
 
 from clients.classifier import ClassifierClient
 from fedsec.models.networks import NetworkSpec, new_network
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.probes.released import released, released_together
 from fedsec.probes.view import Recipe, ServerView
 from fedsec.types import Rows

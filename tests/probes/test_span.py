@@ -11,14 +11,15 @@ import torch
 
 from clients.classifier import ClassifierClient
 from fedsec.datasets.phantom import draw
+from fedsec.errors import ProbeError
 from fedsec.images import to_images
 from fedsec.metrics.iip import pixels
 from fedsec.models.networks import NetworkSpec, new_network
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.privacy.protection import PROTECTIONS, Chosen
 from fedsec.probes.adapted import ADAPTED
 from fedsec.probes.audit import ATTACKS, Means, pooled
-from fedsec.probes.batchnorm import ProbeError, recovered
+from fedsec.probes.batchnorm import recovered
 from fedsec.probes.candidates import likeness, rank_of
 from fedsec.probes.gaussian import GaussianPrior
 from fedsec.probes.replica import Replica

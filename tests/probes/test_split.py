@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsec.errors import ProbeError
 from fedsec.metrics.similarity import ssim
-from fedsec.probes.batchnorm import ProbeError
-from fedsec.probes.split import ATTACKS
-from fedsec.probes.split_learned import Decoder
-from fedsec.probes.split_matching import MATCHING, match
-from fedsec.probes.split_view import READINGS, Means, SplitView, folded, fresh, unfolded
+from fedsec.probes.split_learning.attacks import ATTACKS
+from fedsec.probes.split_learning.learned import Decoder
+from fedsec.probes.split_learning.matching import MATCHING, match
+from fedsec.probes.split_learning.view import READINGS, Means, SplitView, folded, fresh, unfolded
 from tests.probes.exchanges import SIZE, client_of, exchange, means, pictures, shallow
 
 FOLDED = partial(client_of, 5, 24, pool=False)

@@ -10,7 +10,7 @@ import torch
 
 from clients.classifier import ClassifierClient
 from fedsec.models.networks import NetworkSpec, new_network
-from fedsec.models.training import network_arrays
+from fedsec.models.state import network_arrays
 from fedsec.probes.replica import Replica
 from fedsec.probes.rowspace import Maps
 from fedsec.probes.upstream import before_stride

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 from fedsec.config import RunConfig
 from fedsec.images import grid, save_png
-from fedsec.reports.record import Dropped
-from fedsec.reports.runlog import RunLog
+from fedsec.log.record import Dropped
+from fedsec.log.runlog import RunLog
 from fedsec.seeds import stream
 from fedsec.types import Flat, Pixels, Score
 
@@ -134,9 +134,12 @@ def _round(log: RunLog, plan: Plan, arm: str, seed: int, number: int, random: np
         arm,
         seed,
         number,
-        losses=losses,
-        last={p: loss + 0.1 for p, loss in losses.items()},
-        d_losses={p: 0.8 + 0.05 * random.normal() for p in losses},
+        heard=list(losses),
+        metrics={
+            "g-loss": losses,
+            "g-loss-last": {p: loss + 0.1 for p, loss in losses.items()},
+            "d-loss": {p: 0.8 + 0.05 * random.normal() for p in losses},
+        },
         weights=weights,
         flags=flags,
         suspicion={p: float(p == 0) for p in losses} if defended else {},

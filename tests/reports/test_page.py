@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fedsec.reports import gallery, runlog
+from fedsec.log import runlog
+from fedsec.log.runlog import RunLog
+from fedsec.reports import gallery
 from fedsec.reports.page import write_report
-from fedsec.reports.runlog import RunLog
 from fedsec.types import Score
 from tests.reports.fake_run import ALL_ARMS, Plan, build, cell, start
 
@@ -221,7 +222,7 @@ def test_any_number_of_clients(tmp_path: Path, clients: int) -> None:
     for arm in ("attack", "vanilla"):
         log.cell_start(arm, 0, "d")
         each = dict.fromkeys(range(clients), 1.0)
-        log.round(arm, 0, 1, losses=each, last=each, d_losses={}, weights=each, seconds=1.0)
+        log.round(arm, 0, 1, heard=list(each), metrics={"g-loss": each, "g-loss-last": each}, weights=each, seconds=1.0)
     text = drawn(tmp_path)
     assert "client 0 (malicious)" in text
     assert ("honest clients" in text) == (clients > 8)

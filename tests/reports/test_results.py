@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsec.log.runlog import RunLog
 from fedsec.reports.results import RESULTS, write_results
-from fedsec.reports.runlog import RunLog
 from fedsec.types import Score
 from tests.reports.fake_run import Plan, build, cell, start
 

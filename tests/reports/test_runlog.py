@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from fedsec.errors import RunError
+from fedsec.log import cells as kept
+from fedsec.log import runlog
+from fedsec.log.record import Dropped
+from fedsec.log.runlog import EVENTS, RunLog
 from fedsec.privacy.ledger import Line, Try
-from fedsec.reports import kept, runlog
-from fedsec.reports.record import Dropped
-from fedsec.reports.runlog import EVENTS, RunLog
 from fedsec.types import Score
 from tests.reports.fake_run import Plan, build, cell, start
 
@@ -24,7 +25,8 @@ SMALL = Plan(rounds=4, pictures=False)
 
 def one_round(log: RunLog, number: int, *, arm: str = "vanilla", loss: float = 1.0) -> None:
     log.round(
-        arm, 0, number, losses={0: loss}, last={0: loss}, d_losses={}, weights={0: 1.0}, seconds=0.1,
+        arm, 0, number, heard=[0], weights={0: 1.0}, seconds=0.1,
+        metrics={"g-loss": {0: loss}, "g-loss-last": {0: loss}},
         dropped=[Dropped(2, "vienna", "shape (1,)")], flags=[0], suspicion={0: 0.5}, evidence={0: math.nan},
     )  # fmt: skip
 
@@ -56,6 +58,39 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert record.header.data.source == "isic", "only the base name of the source is kept"
     assert record.header.clients == 4
     assert record.header.malicious == (0,)
+
+
+def test_a_round_of_a_log_from_before_metrics_had_names_reads_the_same(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    former = {"event": "round", "arm": "vanilla", "seed": 0, "round": 1, "flags": [], "suspicion": {}, "dropped": []}
+    nothing = {"0": {"value": None, "reason": "nan"}, "1": {"value": None, "reason": "nan"}}
+    log.append(
+        [
+            {
+                **former,
+                "losses": {"1": 2.0, "0": 1.0},
+                "last": nothing,
+                "d_losses": nothing,
+                "weights": {},
+                "seconds": 1.0,
+            }
+        ]
+    )
+    (row,) = runlog.read(tmp_path).cells["vanilla", 0].rounds
+    assert row.heard == (0, 1)
+    assert row.losses == {0: 1.0, 1: 2.0}
+    assert row.metrics == {"g-loss": {0: 1.0, 1: 2.0}}, "what was not reported is not there"
+    assert row.last == row.first == row.d_losses == {}
+
+
+def test_what_a_client_did_not_report_is_absent_and_a_nan_is_a_nan(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.round("vanilla", 0, 1, heard=[0, 1], metrics={"loss": {0: math.nan}}, weights={}, seconds=0.1)
+    text = (tmp_path / "events.jsonl").read_text()
+    assert '"metrics": {"loss": {"0": {"value": null, "reason": "nan"}}}' in text
+    (row,) = runlog.read(tmp_path).cells["vanilla", 0].rounds
+    assert [math.isnan(row.losses[p]) for p in (0, 1)] == [True, True]
+    assert list(row.metrics["loss"]) == [0]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 1e300])
@@ -217,7 +252,7 @@ def test_a_log_that_does_not_say_what_was_spent_is_not_taken_to_have_noised(tmp_
 def test_a_round_asked_whoever_answered_or_was_dropped_for_it(tmp_path: Path) -> None:
     log = opened(tmp_path)
     log.round(
-        "vanilla", 0, 1, losses={3: math.nan}, last={}, d_losses={}, weights={}, seconds=0.1,
+        "vanilla", 0, 1, heard=[3], metrics={}, weights={}, seconds=0.1,
         dropped=[Dropped(2, "vienna", "no reply"), Dropped(-1, "", "reply from a node that was not asked")],
     )  # fmt: skip
     assert runlog.read(tmp_path).cells["vanilla", 0].rounds[0].asked == {2, 3}

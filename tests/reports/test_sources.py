@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from fedsec.log.record import LeakRow
 from fedsec.metrics.measures import HEADINGS, OLD_SSIM, SSIM
 from fedsec.reports.leakage import SCORES, attacks
 from fedsec.reports.leaks import PRIOR, Leak, likeness
-from fedsec.reports.record import LeakRow
 from fedsec.reports.sources import differences, ladder
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from fedsec.attacks.threat import threat
 from fedsec.config import Attack
-from fedsec.reports import runlog
-from fedsec.reports.record import Header
-from fedsec.reports.roles import Role, role
-from fedsec.reports.runlog import RunLog
-from fedsec.reports.verdict import Verdict, digits, percent, verdict
+from fedsec.log import runlog
+from fedsec.log.record import Header
+from fedsec.log.runlog import RunLog
+from fedsec.reports.verdict import verdict
+from fedsec.reports.words import Verdict, digits, percent
+from fedsec.run.roles import Role, role
 from fedsec.types import Score
 from tests.reports.fake_run import Plan, build, start
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedsec.client_app import app
+from clients.client_app import app
 from fedsec.config import RunConfig
+from fedsec.defences.geometry import within
 from fedsec.errors import ConfigError
-from fedsec.server_app import run_experiment
-from strategies.geometry import within
+from strategies.server_app import run_experiment
 from tests.local_grid import LocalGrid
 from tests.quick_extractor import keep_quick_extractor
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from fedsec.config import Defence
+from fedsec.defences.evidence import Losses
+from fedsec.defences.feddetect import LONGEST, RULES, Rule, Standing, _isolated, judge, rule_of
+from fedsec.defences.isolation import NULLS
 from fedsec.errors import ConfigError, RunError
 from fedsec.seeds import stream
-from strategies.calibration import NULLS
-from strategies.detection import LONGEST, RULES, Rule, Standing, _isolated, judge, rule_of
-from strategies.evidence import Losses
 
 Matrix = npt.NDArray[np.float64]
 TRACES: dict[str, list[list[float]]] = json.loads((Path(__file__).parent / "traces.json").read_text())["traces"]

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from sklearn.tree import ExtraTreeRegressor
 
+from fedsec.defences.isolation import NULLS, SPREAD, _depth, isolate, thresholds
 from fedsec.seeds import stream
-from strategies.calibration import NULLS, SPREAD, _depth, isolate, thresholds
 
 
 def test_depth_counts_the_cuts_of_a_forest_of_full_trees() -> None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 from sklearn.ensemble import IsolationForest
 
+from fedsec.defences.feddetect import Rule, Standing, judge
 from fedsec.seeds import stream
-from strategies.detection import Rule, Standing, judge
 
 Matrix = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

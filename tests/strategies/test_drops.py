@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from strategies.detection import BACK, GONE, LONGEST, Rule, Standing, judge
-from strategies.evidence import ABSURD, READINGS, drop, signed_log
+from fedsec.defences.evidence import ABSURD, READINGS, drop, signed_log
+from fedsec.defences.feddetect import BACK, GONE, LONGEST, Rule, Standing, judge
 from tests.strategies.test_detection import Matrix, replay
 
 DROPS: dict[str, list[list[float]]] = json.loads((Path(__file__).parent / "drops.json").read_text())["drops"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.adaptive import Federation, federation
 from fedsec.config import RunConfig
+from fedsec.defences.inspection import BOUND
 from fedsec.types import Arrays, Fit, Images
-from strategies.inspection import BOUND
-from strategies.sleeves import FedInspect
+from strategies.fedinspect import FedInspect
+from studies.detection.adaptive import Federation, federation
 
 TINY = {"data.count": 160, "split.clients": 4, "gan.width": 4, "gan.latent": 8, "train.rounds": 12}
 

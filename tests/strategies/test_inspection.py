@@ -13,11 +13,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from fedsec.config import Defence, RunConfig
-from fedsec.errors import ConfigError
-from fedsec.types import Vector
-from strategies.detection import Rule, Standing, judge
-from strategies.evidence import FEW_ROUNDS, READINGS, smoothed
-from strategies.inspection import (
+from fedsec.defences.evidence import FEW_ROUNDS, READINGS, smoothed
+from fedsec.defences.feddetect import Rule, Standing, judge
+from fedsec.defences.inspection import (
     MARK,
     PARTS,
     SPANS,
@@ -36,6 +34,8 @@ from strategies.inspection import (
     scales,
     sharp,
 )
+from fedsec.errors import ConfigError
+from fedsec.types import Vector
 
 RECORDED = Path(__file__).parents[2] / "docs/results/evidence"
 TRACES = json.loads((Path(__file__).parent / "peaks.json").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from strategies.probation import MOST, ROUNDS, Probation, Reply, counting, moved, rounds_of, without
+from fedsec.defences.probation import MOST, ROUNDS, Probation, Reply, counting, moved, rounds_of, without
 
 
 def replies(*updates: float) -> dict[int, Reply]:

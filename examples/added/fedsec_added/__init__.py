@@ -1,0 +1,1 @@
+"""One value each for defence.name, attack.name, data.format and leakage.attacks."""

@@ -1,1 +1,0 @@
-"""Experiments: a TOML of overrides each, and the script that turns their results into tables."""

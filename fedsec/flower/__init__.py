@@ -1,0 +1,1 @@
+"""The one door to Flower: messages, replies, the roll call."""

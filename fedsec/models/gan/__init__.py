@@ -1,0 +1,1 @@
+"""Generators: networks, losses, local steps, recorded and private steps, diffusion."""

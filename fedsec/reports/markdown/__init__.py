@@ -1,0 +1,1 @@
+"""Runs as Markdown tables and pictures: one module a table."""

@@ -1,0 +1,1 @@
+"""Pages of split-learning runs."""

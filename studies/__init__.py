@@ -1,0 +1,1 @@
+"""One-off studies behind pages of docs/results, a folder a question."""

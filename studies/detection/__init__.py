@@ -1,0 +1,1 @@
+"""Studies of who is flagged, and of attackers that know how."""

@@ -1,0 +1,1 @@
+"""Studies of how good the measures are."""

@@ -1,0 +1,1 @@
+"""Studies of split learning's accuracy and leaks."""
