@@ -170,8 +170,8 @@ class InversionProbeClient(ClassifierClient):
         if found.worst > self.limit:
             raise ReplyError(
                 f"update withheld: the likeliest reconstruction has RDLV {found.rdlv_max:.2f} and "
-                f"{found.recognised:.0%} of the images are recognised, this site's limit is {self.limit:g}; train on "
-                "more images a step, or raise leakage.limit"
+                f"{found.recognised:.0%} of the images are recognised, this site's limit is {self.limit:g}; leave "
+                "this round out, or raise leakage.limit"
             )
 
     def probed(self, view: ServerView) -> Probed:

@@ -78,7 +78,7 @@ class Scene:
     @property
     def steps(self) -> list[tuple[Tensor, Tensor]]:
         """Images and targets of each local step. Every pass takes them in the guess's order; the client shuffles each
-        anew, which nobody tells, so beyond one pass this is a model of its round and not the round."""
+        anew by a secret of its own, so beyond one pass this is a model of its round and not the round."""
         recipe = self.replica.recipe
         batches = zip(torch.split(self.images, recipe.batch), torch.split(self.targets, recipe.batch), strict=True)
         return list(islice(cycle(batches), recipe.steps))

@@ -25,9 +25,10 @@ from fedsec.types import Scalar
 PRIOR, OWN = "prior", "the site's own probe"
 DRAWN, PARTLY = 0.5, 0.1
 UNKNOWN, LEAST = "nothing is known", "no more than the public prior shows"
-KNOWING = ("span", "adaptive", "adaptive-joint")
-"""Attacks that were made to know a protection: noise, rounding and passes; PGSL's map. None knows of NoPeek, nor of
-noise on activations."""
+KNOWING = ("adaptive", "adaptive-joint")
+"""Attacks of an audit that were made to know a protection and that we know of none to beat: PGSL's map. None knows of
+NoPeek, nor of noise on activations. Of a classifier's update there is none: ``span`` sees one round, and several pooled
+or who has the image files read what it does not (docs/results/noise.md)."""
 FEWEST = 40
 """Iterations of span below which it was not tried (``fedsec.probes.span``; a test holds the two together)."""
 EMBEDDINGS = ("pixels", "features")

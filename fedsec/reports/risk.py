@@ -43,8 +43,8 @@ MEANS = {
     "in part": "Somebody who reads what this site sends to the server can draw more than is public anyway.",
     LEAST: "No attack tried here drew more than can be drawn without looking, one that was made to know the protection "
     "among them. A stronger one may.",
-    UNKNOWN: "No attack that knows of protections was made on what this site sends, or none could be made. That is no "
-    "sign of safety.",
+    UNKNOWN: "No attack tried here drew its images, or none could be made, and the strongest that are known were not "
+    "made: several rounds pooled, and who has the image files. That is no sign of safety.",
 }
 
 
