@@ -14,8 +14,10 @@ LEAST = 20.0
 """Seconds between two drawings."""
 AGAIN = 20
 """Seconds after which a browser opens the page anew."""
-SHARE = 0.02
+SHARE = 0.05
 """Of one core's time that drawing may take: it is the clients' time too."""
+TOLD = 20
+"""The time left is told from a round in so many on: before, it is the start that was timed."""
 
 
 class LiveReport:
@@ -49,5 +51,7 @@ class LiveReport:
 
     def _words(self, done: int) -> str:
         every = len(self.cells) * self.rounds
+        if done < every / TOLD:
+            return f"This run goes on: {done} of {every} rounds."
         left = (time.monotonic() - self.began) / 60 * (every - done) / done
         return f"This run goes on: {done} of {every} rounds, about {max(1, round(left))} minutes left."
