@@ -99,7 +99,7 @@ def test_an_update_that_says_too_much_does_not_leave(chests: Rows, protect: str)
     limited = InversionProbeClient(
         RECIPE, own, partition=0, seed=0, public=public, iterations=60, limit=0.5, protect=protect
     )
-    with pytest.raises(ReplyError, match=r"update withheld: .*recognised.* limit is 0\.5; train on more"):
+    with pytest.raises(ReplyError, match=r"update withheld: .*recognised.* limit is 0\.5; leave this round out"):
         limited.fit(start(), {"round": 1})
 
 
