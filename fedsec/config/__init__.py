@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fedsec.config.run_config import (
-    FIRST_STEPS,
-    Attack,
+from fedsec.config.checks import FIRST_STEPS
+from fedsec.config.malice import Attack
+from fedsec.config.run_config import RunConfig, key_of, meanings
+from fedsec.config.sections import (
     Classifier,
     Cut,
     Data,
@@ -15,12 +16,9 @@ from fedsec.config.run_config import (
     Pgsl,
     Privacy,
     Run,
-    RunConfig,
     Speed,
     Split,
     Train,
-    key_of,
-    meanings,
 )
 
 __all__ = [

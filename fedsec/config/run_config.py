@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from fedsec.config.added import GROUPS, added, origin
-from fedsec.config.checks import FIRST_STEPS, cross_checks
+from fedsec.config.checks import cross_checks
 from fedsec.config.lists import integers
 from fedsec.config.malice import Attack
 from fedsec.config.sections import (
@@ -35,27 +35,6 @@ from fedsec.config.sections import (
 from fedsec.config.settings import checked
 from fedsec.errors import ConfigError, all_at_once
 from fedsec.types import Flat, Scalar
-
-__all__ = [
-    "FIRST_STEPS",
-    "Attack",
-    "Classifier",
-    "Cut",
-    "Data",
-    "Defence",
-    "Gan",
-    "Leakage",
-    "Measure",
-    "Pgsl",
-    "Privacy",
-    "Run",
-    "RunConfig",
-    "Speed",
-    "Split",
-    "Train",
-    "key_of",
-    "meanings",
-]
 
 NUMBERED = "2"
 """The version of fed-inspect in the digests of cells made before a rule's version was a digest of its code."""

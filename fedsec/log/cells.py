@@ -53,8 +53,7 @@ def pack(folder: Path) -> list[CellKey]:
     found = dict(packed(folder))
     found |= {_key(text[0]): text for text in own.values()}
     text = "".join(line + "\n" for _, cell in sorted(found.items()) for line in cell)
-    files.write_whole(folder / PACK, text)
-    files.pack(folder / PACK)
+    files.write_packed(folder / PACK, text.encode("utf-8"))
     _unpacked.cache_clear()
     for path in own:
         path.unlink()
@@ -67,7 +66,7 @@ def _unpacked(pack: Path, changed: int) -> dict[CellKey, list[str]]:
         found: dict[CellKey, list[str]] = {}
         for line in files.read_text(pack.with_suffix("")).splitlines():
             found.setdefault(_key(line), []).append(line)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, RunError, ValueError, KeyError) as error:
         raise RunError(f"{pack}: not a pack of cells ({error}); restore or remove the file") from error
     return found
 

@@ -6,6 +6,8 @@ import lzma
 import os
 from pathlib import Path
 
+from fedsec.errors import RunError
+
 PACKED = ".xz"
 
 
@@ -35,22 +37,27 @@ def is_there(path: Path) -> bool:
 
 def read_bytes(path: Path) -> bytes:
     """Of ``path`` as it is, or of what is packed where there is no such file. Raises OSError where neither is there,
-    and for what cannot be unpacked."""
+    RunError for what cannot be unpacked."""
     if path.is_file() or not packed(path).is_file():
         return path.read_bytes()
     try:
         return lzma.decompress(packed(path).read_bytes())
     except lzma.LZMAError as error:
-        raise OSError(f"{packed(path)}: not an xz file ({error}); restore it") from error
+        raise RunError(f"{packed(path)}: not an xz file ({error}); restore it") from error
 
 
 def read_text(path: Path) -> str:
     return read_bytes(path).decode("utf-8")
 
 
+def write_packed(path: Path, content: bytes) -> None:
+    """``content`` as what ``path`` would hold, packed; the same bytes whenever it is packed."""
+    write_bytes_whole(packed(path), lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+
+
 def pack(path: Path) -> None:
-    """``path`` packed in its place; the same bytes whenever it is packed."""
-    write_bytes_whole(packed(path), lzma.compress(path.read_bytes(), preset=9 | lzma.PRESET_EXTREME))
+    """``path`` packed in its place."""
+    write_packed(path, path.read_bytes())
     path.unlink()
 
 

@@ -73,5 +73,5 @@ def test_a_pack_that_cannot_be_read_is_named(content: bytes, tmp_path: Path) -> 
     with pytest.raises(RunError, match=r"cells\.jsonl\.xz: not a pack of cells"):
         cells.lines(tmp_path, KEYS[0])
     (tmp_path / "events.jsonl.xz").write_bytes(b"no xz")
-    with pytest.raises((RunError, OSError), match=r"events\.jsonl\.xz: not an xz file"):
+    with pytest.raises(RunError, match=r"events\.jsonl\.xz: not an xz file"):
         runlog.read(tmp_path)
