@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a run failed or the input cannot be used, 2 wrong words, 130 interrupted."""
     parser = _parser()
     words = sys.argv[1:] if argv is None else list(argv)
-    options, rest = parser.parse_known_args(words[:1] if words[:1] == ["table"] else words)
+    alone = words[:1] == ["table"] and words[1:] not in ([], ["-h"], ["--help"])
+    options, rest = parser.parse_known_args(words[:1] if alone else words)
     if [word for word in rest if word.startswith("-")] or (rest and not hasattr(options, "settings")):
         parser.error(f"unknown words: {' '.join(rest)}")
     if rest:
@@ -109,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
 
-    table = commands.add_parser("table", help="a run or a matrix as Markdown tables and pictures", add_help=False)
+    table = commands.add_parser("table", help="a run or a matrix as Markdown tables and pictures")
+    table.add_argument(
+        "--as", dest="kind", default="scores", choices=TABLES, help="which table; each has its own --help"
+    )
+    table.add_argument("words", nargs="*", metavar="WORD", help="run folders and options of that table")
     table.set_defaults(command=_table_of)
 
     again = commands.add_parser("rescore", help="scores of a finished run anew, from the generators it kept")
