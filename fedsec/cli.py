@@ -111,9 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     table = commands.add_parser("table", help="a run or a matrix as Markdown tables and pictures")
-    table.add_argument(
-        "--as", dest="kind", default="scores", choices=TABLES, help="which; each has its own --help"
-    )
+    table.add_argument("--as", dest="kind", default="scores", choices=TABLES, help="which; each has its own --help")
     table.add_argument("words", nargs="*", metavar="WORD", help="run folders and options of that table")
     table.set_defaults(command=_table_of)
 
