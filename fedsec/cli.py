@@ -110,10 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
 
-    table = commands.add_parser("table", help="a run or a matrix as Markdown tables and pictures")
-    table.add_argument("--as", dest="kind", default="scores", choices=TABLES, help="which; each has its own --help")
-    table.add_argument("words", nargs="*", metavar="WORD", help="run folders and options of that table")
-    table.set_defaults(command=_table_of)
+    _add_table(commands)
 
     again = commands.add_parser("rescore", help="scores of a finished run anew, from the generators it kept")
     again.add_argument("folder", type=Path)
@@ -131,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what this machine offers and what is missing")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_table(commands: Any) -> None:
+    table = commands.add_parser("table", help="a run or a matrix as Markdown tables and pictures")
+    table.add_argument("--as", dest="kind", default="scores", choices=TABLES, help="which; each has its own --help")
+    table.add_argument("words", nargs="*", metavar="WORD", help="run folders and options of that table")
+    table.set_defaults(command=_table_of)
 
 
 def _run(options: argparse.Namespace) -> int:
