@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_table(commands: Any) -> None:
+def _add_table(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     table = commands.add_parser("table", help="a run or a matrix as Markdown tables and pictures")
     table.add_argument("--as", dest="kind", default="scores", choices=TABLES, help="which; each has its own --help")
     table.add_argument("words", nargs="*", metavar="WORD", help="run folders and options of that table")
